@@ -1,0 +1,20 @@
+"""Score networks. Each takes x (B, C, H, W) and t (B,), and keeps its constructor's arguments.
+
+NETWORKS names those that a prior file may hold; values are "module:Class" below this package and
+are imported on first use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+NETWORKS = {
+    "unet": "unet:UNet",
+}
+
+
+def build_network(name: str, **config: Any):
+    """The network of this name with these constructor arguments; ValueError lists known names."""
+    if name not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}; got {name!r}")
+    module, cls = NETWORKS[name].split(":")
+    return getattr(import_module(f"{__name__}.{module}"), cls)(**config)

@@ -1,0 +1,168 @@
+"""A prior: an SDE and a network that gives the score of its marginals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .sde import SDE, Time, per_item
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+def _as_score(raw: Tensor, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    return (x + sigma**2 * raw) / alpha
+
+
+def _as_eps(raw: Tensor, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    return (x - sigma * raw) / alpha
+
+
+def _as_x0(raw: Tensor, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    return raw
+
+
+def _as_v(raw: Tensor, x: Tensor, alpha: Any, sigma: Any) -> Tensor:
+    # v = alpha eps - sigma x0 (Salimans & Ho 2022), solved with x = alpha x0 + sigma eps.
+    return (alpha * x - sigma * raw) / (alpha**2 + sigma**2)
+
+
+_OUTPUTS = {"score": _as_score, "eps": _as_eps, "x0": _as_x0, "v": _as_v}
+
+
+class Prior:
+    """p(x) known through score(x_t, t) = grad log p_t(x_t), x_t = alpha(t) x_0 + sigma(t) eps.
+
+    network(x, t): x (B, *event) in the prior's own units u, t (B,) in [t_min, T]; what it returns
+    is named by `output`: "score", "eps" (the unit noise), "x0" (the denoiser) or "v".
+    range: (scale, offset), data = scale * u + offset. Score and denoiser speak u; `sample`,
+    `solve`, `log_likelihood` and `encode` speak data units.
+    t_min: the smallest time that the network was trained at; default: noise-to-signal 0.002, or
+    t = 1e-5 where that is larger (Song et al. 2021).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        sde: SDE,
+        *,
+        output: str = "score",
+        event_shape: tuple[int, ...] | None = None,
+        range: tuple[float, float] = (1.0, 0.0),
+        t_min: float | None = None,
+        card: dict[str, Any] | None = None,
+    ):
+        if output not in _OUTPUTS:
+            raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}; got {output!r}")
+        scale, offset = (float(value) for value in range)
+        if not (math.isfinite(scale) and scale > 0 and math.isfinite(offset)):
+            raise ValueError(f"range must be (scale > 0, offset), both finite; got {range}")
+        self.network, self.sde, self.output = network, sde, output
+        self.event_shape = None if event_shape is None else tuple(event_shape)
+        self.range = (scale, offset)
+        self.t_min = max(1e-5, sde.time(0.002)) if t_min is None else float(t_min)
+        if not 0 < self.t_min < sde.T:
+            raise ValueError(f"t_min must lie in (0, {sde.T}); got {self.t_min}")
+        self.card = {} if card is None else dict(card)
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of an image prior, or the length of a vector's event; None if unknown."""
+        return None if self.event_shape is None else self.event_shape[0]
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t]: x (B, *event), t a float or (B,)."""
+        self.check_event(x)
+        self.sde.check_time(t)
+        raw = self.network(x, batch_time(t, x))
+        alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)
+        return _OUTPUTS[self.output](raw, x, alpha, sigma)
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """grad log p_t(x_t) = (alpha E[x_0 | x_t] - x_t) / sigma^2 (Tweedie)."""
+        if self.output == "score":
+            self.check_event(x)
+            self.sde.check_time(t)
+            return self.network(x, batch_time(t, x))
+        alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)
+        return (alpha * self.denoise(x, t) - x) / sigma**2
+
+    def check_event(self, x: Tensor) -> None:
+        """Raise ValueError if x (B, *event) is not a batch of this prior's events.
+
+        An entry None of event_shape takes any size.
+        """
+        if self.event_shape is None:
+            return
+        fits = x.ndim == len(self.event_shape) + 1 and all(
+            want is None or want == got
+            for want, got in zip(self.event_shape, x.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(f"the prior's x is (B, *{self.event_shape}); got {tuple(x.shape)}")
+
+    def to(self, *args: Any, **kwargs: Any) -> Prior:
+        """Move the network's tensors, as torch.nn.Module.to does; returns self."""
+        if isinstance(self.network, torch.nn.Module):
+            self.network.to(*args, **kwargs)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are; the CPU for a network without any."""
+        if isinstance(self.network, torch.nn.Module):
+            for tensor in self.network.parameters():
+                return tensor.device
+        return torch.device("cpu")
+
+    def to_data(self, u: Tensor) -> Tensor:
+        """data = scale * u + offset."""
+        return self.range[0] * u + self.range[1]
+
+    def from_data(self, x: Tensor) -> Tensor:
+        """u = (data - offset) / scale."""
+        return (x - self.range[1]) / self.range[0]
+
+    def under(self, sde: SDE) -> Prior:
+        """The same prior under another SDE.
+
+        x_t / alpha(t) is x_0 plus Gaussian noise of std sigma / alpha, whatever the SDE, so one
+        denoiser serves all: E[x_0 | x_t] = D(x_t alpha' / alpha, t'), sigma' / alpha' at t' being
+        sigma / alpha at t.
+        """
+        return _Under(self, sde)
+
+
+class _Under(Prior):
+    def __init__(self, prior: Prior, sde: SDE):
+        super().__init__(
+            prior.network,
+            sde,
+            output=prior.output,
+            event_shape=prior.event_shape,
+            range=prior.range,
+            t_min=max(1e-9, sde.time(prior.sde.ratio(prior.t_min))),
+            card=prior.card,
+        )
+        self.inner = prior
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        self.sde.check_time(t)
+        inner_t = self.inner.sde.time(self.sde.ratio(t))
+        rescale = self.inner.sde.alpha(inner_t) / self.sde.alpha(t)
+        return self.inner.denoise(per_item(rescale, x) * x, inner_t)
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)
+        return (alpha * self.denoise(x, t) - x) / sigma**2
+
+
+def batch_time(t: Time, x: Tensor) -> Tensor:
+    """t as (B,) on x's device, in x's dtype (float32 at the least)."""
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    t = torch.as_tensor(t, dtype=dtype, device=x.device)
+    return t.expand(x.shape[0]) if t.ndim == 0 else t
