@@ -74,6 +74,11 @@ class Prior:
         """Channels of an image prior, or the length of a vector's event; None if unknown."""
         return None if self.event_shape is None else self.event_shape[0]
 
+    @property
+    def smallest_scale(self) -> float:
+        """The noise-to-signal at which unconditional sampling ends: that of t_min."""
+        return self.sde.ratio(self.t_min)
+
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t]: x (B, *event), t a float or (B,)."""
         self.check_event(x)
@@ -155,6 +160,10 @@ class _Under(Prior):
         inner_t = self.inner.sde.time(self.sde.ratio(t))
         rescale = self.inner.sde.alpha(inner_t) / self.sde.alpha(t)
         return self.inner.denoise(per_item(rescale, x) * x, inner_t)
+
+    @property
+    def smallest_scale(self) -> float:
+        return self.inner.smallest_scale
 
     def score(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)

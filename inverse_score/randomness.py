@@ -36,11 +36,15 @@ class Noise:
 
     def __call__(self, like: Tensor, step: int, stream: int = OTHER) -> Tensor:
         """N(0, I) of like's shape (B, *event), dtype and device."""
-        return self._draw(like, step, stream, lambda rng, out: rng.standard_normal(out=out))
+        return self._draw(
+            like, step, stream, lambda rng, out: rng.standard_normal(dtype=np.float32, out=out)
+        )
 
     def uniform(self, like: Tensor, step: int, stream: int = OTHER) -> Tensor:
         """U[0, 1) of like's shape, dtype and device."""
-        return self._draw(like, step, stream, lambda rng, out: rng.random(out=out))
+        return self._draw(
+            like, step, stream, lambda rng, out: rng.random(dtype=np.float32, out=out)
+        )
 
     def rademacher(self, like: Tensor, step: int, stream: int = PROBE) -> Tensor:
         """+-1 with equal chance, of like's shape, dtype and device."""
