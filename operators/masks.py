@@ -1,0 +1,122 @@
+"""Masking of pixels: inpainting with box, random or half masks, and the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .algebra import as_event, count
+from .linear import LinearOperator
+from .spectral import SVD, Transform, transform_of
+
+
+def checked_mask(mask: Tensor, name: str = "mask") -> Tensor:
+    """mask as bool; ValueError unless it holds only 0 and 1 and at least one 1 in each item."""
+    mask = torch.as_tensor(mask)
+    if mask.dtype != torch.bool:
+        if mask.is_complex() or not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(f"{name} must hold only 0 and 1; got {mask.dtype} with other values")
+        mask = mask == 1
+    if mask.numel() == 0 or not bool(mask.any()):
+        raise ValueError(f"{name} is empty: it measures nothing; got shape {tuple(mask.shape)}")
+    return mask
+
+
+class Identity(LinearOperator):
+    """y = x: denoising. in_shape: of one item."""
+
+    def __init__(self, in_shape: Sequence[int]):
+        super().__init__(in_shape, in_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    @property
+    def row_gram(self) -> Tensor:
+        return torch.ones([1] * (len(self.in_shape) + 1))
+
+    @property
+    def svd(self) -> SVD:
+        return SVD(self.row_gram, *[lambda v: v] * 4)
+
+    @property
+    def transform(self) -> Transform:
+        return transform_of(self.svd)
+
+
+class Mask(LinearOperator):
+    """y = m * x, m 0 or 1: inpainting on the full grid, unmeasured entries zero.
+
+    mask: bool or 0/1, (*image_shape) or broadcastable to it, or (B, *image_shape) per item;
+    image_shape: default the mask's own shape, e.g. (C, H, W).
+    """
+
+    def __init__(self, mask: Tensor, image_shape: Sequence[int] | None = None):
+        mask = checked_mask(mask)
+        shape = tuple(mask.shape) if image_shape is None else tuple(image_shape)
+        self.mask, batch = as_event(mask, shape, "mask")
+        if batch is not None and not bool(mask.flatten(1).any(1).all()):
+            raise ValueError("mask is empty for some item: it measures nothing")
+        super().__init__(shape, shape, batch)
+        self._per_item = () if batch is None else ("mask",)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mask.to(x) * x
+
+    adjoint = forward
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.forward(x)
+
+    @property
+    def row_gram(self) -> Tensor:
+        mask = self.mask if self.batch is not None else self.mask[None]
+        return mask.reshape(-1, *_padded(mask.shape[1:], self.in_shape)).to(torch.float32)
+
+    @property
+    def svd(self) -> SVD:
+        """V = U = I, s = m."""
+        return SVD(self.row_gram, lambda z: z, lambda x: x, self.forward, self.forward)
+
+    @property
+    def transform(self) -> Transform:
+        return transform_of(self.svd)
+
+    @property
+    def num_measured(self) -> int | Tensor:
+        return count(self.mask, self.out_shape, self.batch)
+
+
+def _padded(shape: Sequence[int], full: Sequence[int]) -> list[int]:
+    """shape with leading ones, as many axes as full."""
+    return [1] * (len(full) - len(shape)) + list(shape)
+
+
+def box_mask(height: int, width: int, box: tuple[int, int, int, int] | None = None) -> Tensor:
+    """(1, H, W), 0 in the box (top, left, height, width); default the central half by half."""
+    top, left, tall, wide = box or (height // 4, width // 4, height // 2, width // 2)
+    if min(top, left) < 0 or min(tall, wide) < 1 or top + tall > height or left + wide > width:
+        raise ValueError(f"box {(top, left, tall, wide)} does not lie in {height} x {width}")
+    mask = torch.ones(1, height, width, dtype=torch.bool)
+    mask[:, top : top + tall, left : left + wide] = False
+    return mask
+
+
+def half_mask(height: int, width: int, side: str = "left") -> Tensor:
+    """(1, H, W), 1 on the named half: left, right, top or bottom."""
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    halves = {
+        "left": (slice(None), slice(0, width // 2)),
+        "right": (slice(None), slice(width // 2, None)),
+        "top": (slice(0, height // 2), slice(None)),
+        "bottom": (slice(height // 2, None), slice(None)),
+    }
+    if side not in halves:
+        raise ValueError(f"side must be one of {', '.join(halves)}; got {side!r}")
+    mask[:, halves[side][0], halves[side][1]] = True
+    return mask

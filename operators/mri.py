@@ -1,0 +1,164 @@
+"""Cartesian MRI: y = M F S x."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .fourier import fft2c, ifft2c
+from .linalg import per_item
+from .linear import LinearOperator, as_channels, as_complex
+from .masks import checked_mask
+from .spectral import SVD, Transform, transform_of
+
+
+class CartesianMRI(LinearOperator):
+    """kspace = mask * F(sens_maps * x) (Pruessmann et al. 1999).
+
+    x: (B, 2, H, W), real and imaginary part; kspace: complex (B, coils, H, W), coils = 1 without
+    maps, on the full grid with zeros where the mask is 0. F is centred and orthonormal. mask:
+    (W,) for whole columns, (H, W) or (B, H, W), centred like k-space; columns that a scanner
+    filled with zeros (partial Fourier, padding) are zeros of the mask. sens_maps: (coils, H, W) or
+    (B, coils, H, W) complex. image_shape: (H, W), needed for a mask (W,) without maps.
+    """
+
+    out_complex = True
+
+    def __init__(
+        self,
+        mask: Tensor,
+        sens_maps: Tensor | None = None,
+        image_shape: Sequence[int] | None = None,
+    ):
+        mask = checked_mask(mask)
+        H, W = _image_size(mask, sens_maps, image_shape)
+        self.mask, mask_batch = _checked_kspace_mask(mask, H, W)
+        self.sens_maps, maps_batch, coils = _checked_maps(sens_maps, H, W)
+        if None not in (mask_batch, maps_batch) and mask_batch != maps_batch:
+            raise ValueError(
+                f"mask and sens_maps must agree on the items; got {mask_batch} masks, "
+                f"{maps_batch} sets of maps"
+            )
+        super().__init__((2, H, W), (coils, H, W), mask_batch or maps_batch)
+        self._per_item = tuple(
+            name
+            for name, batch in (("mask", mask_batch), ("sens_maps", maps_batch))
+            if batch is not None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        coil_images = as_complex(x)[:, None]
+        if self.sens_maps is not None:
+            coil_images = self.sens_maps.to(coil_images) * coil_images
+        return fft2c(coil_images) * self._full_mask(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        coil_images = ifft2c(y * self._full_mask(y.real))
+        if self.sens_maps is not None:
+            coil_images = self.sens_maps.to(coil_images).conj() * coil_images
+        return as_channels(coil_images.sum(1))
+
+    def _full_mask(self, like: Tensor) -> Tensor:
+        """mask as (1 or B, 1, H or 1, W), in the real dtype of like."""
+        mask = self.mask.to(device=like.device, dtype=like.dtype)
+        return mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, *_rows_columns(mask))
+
+    def _closed_solve(
+        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
+    ) -> Tensor | None:
+        # Without maps A^T W A is diagonal in k-space, whatever the weights.
+        if self.sens_maps is not None:
+            return None
+        k = fft2c(as_complex(b)[:, None])
+        diagonal = self._full_mask(b) * (1.0 if weights is None else weights.to(b))
+        total = diagonal + per_item(rho, k)
+        inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
+        return as_channels(ifft2c(k * inverse)[:, 0])
+
+    def _closed_pinv(self, y: Tensor) -> Tensor | None:
+        return self.adjoint(y) if self.sens_maps is None else None
+
+    @property
+    def svd(self) -> SVD:
+        """Without maps: V^T x = (Re, Im) of F x, s = mask."""
+        if self.sens_maps is not None:
+            raise AttributeError("CartesianMRI has an svd only without sens_maps")
+        mask = self.mask.to(torch.float32)
+        s = mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, *_rows_columns(mask))
+
+        def U(z: Tensor) -> Tensor:
+            return as_complex(z)[:, None] * self._full_mask(z)
+
+        def Ut(y: Tensor) -> Tensor:
+            return as_channels((y * self._full_mask(y.real))[:, 0])
+
+        return SVD(s, _from_kspace, _to_kspace, U, Ut)
+
+    @property
+    def transform(self) -> Transform:
+        return transform_of(self.svd)
+
+    @property
+    def num_measured(self) -> int | Tensor:
+        coils, H, _ = self.out_shape
+        rows = H if self.mask.ndim == 1 else 1
+        if self.mask.ndim == 3:
+            return 2 * coils * self.mask.flatten(1).sum(1).expand(self.batch)
+        return 2 * coils * rows * int(self.mask.sum())
+
+
+def _to_kspace(x: Tensor) -> Tensor:
+    return as_channels(fft2c(as_complex(x)))
+
+
+def _from_kspace(z: Tensor) -> Tensor:
+    return as_channels(ifft2c(as_complex(z)))
+
+
+def _rows_columns(mask: Tensor) -> tuple[int, int]:
+    return (1, mask.shape[0]) if mask.ndim == 1 else (mask.shape[0], mask.shape[1])
+
+
+def _image_size(
+    mask: Tensor, maps: Tensor | None, image_shape: Sequence[int] | None
+) -> tuple[int, int]:
+    if image_shape is not None:
+        shape = tuple(int(n) for n in image_shape)
+        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 2):
+            raise ValueError(f"image_shape must be (H, W) or (2, H, W); got {shape}")
+        return shape[-2], shape[-1]
+    if maps is not None and maps.ndim in (3, 4):
+        return maps.shape[-2], maps.shape[-1]
+    if mask.ndim < 2:
+        raise ValueError("a mask (W,) without sens_maps needs image_shape=(H, W)")
+    return mask.shape[-2], mask.shape[-1]
+
+
+def _checked_kspace_mask(mask: Tensor, H: int, W: int) -> tuple[Tensor, int | None]:
+    shape = tuple(mask.shape)
+    if shape == (1, W) and H != 1:
+        mask, shape = mask[0], (W,)
+    if shape not in ((W,), (H, W)) and not (mask.ndim == 3 and shape[1:] in ((H, W), (1, W))):
+        raise ValueError(f"mask must be (W,), (H, W) or (B, H, W) with ({H}, {W}); got {shape}")
+    if mask.ndim < 3:
+        return mask, None
+    if not bool(mask.flatten(1).any(1).all()):
+        raise ValueError("mask is empty for some item: it measures nothing")
+    return mask.expand(-1, H, W), mask.shape[0]
+
+
+def _checked_maps(maps: Tensor | None, H: int, W: int) -> tuple[Tensor | None, int | None, int]:
+    if maps is None:
+        return None, None, 1
+    if maps.ndim not in (3, 4) or tuple(maps.shape[-2:]) != (H, W):
+        raise ValueError(
+            f"sens_maps must be (coils, H, W) or (B, coils, H, W) with mask's ({H}, {W}); got "
+            f"sens_maps {tuple(maps.shape)}"
+        )
+    if not maps.is_complex():
+        raise ValueError(f"sens_maps must be complex; got {maps.dtype}")
+    if not bool(torch.view_as_real(maps).isfinite().all()):
+        raise ValueError("sens_maps hold NaN or infinite values")
+    return maps, (maps.shape[0] if maps.ndim == 4 else None), maps.shape[-3]
