@@ -68,8 +68,9 @@ class GaussianMixturePrior(Prior):
 
     @property
     def smallest_scale(self) -> float:
-        """The noise-to-signal at which sampling ends: a fifth of the least principal std."""
-        return self._smallest_scale
+        """The noise-to-signal at which sampling ends: a fifth of the least principal std, or the
+        SDE's own least where that is larger (VE's sigma_min)."""
+        return max(self._smallest_scale, self.sde.ratio(self.t_min))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t] = sum_k r_k (m_k + alpha C_k (alpha^2 C_k + sigma^2)^-1 (x - alpha m_k))."""

@@ -1,0 +1,85 @@
+"""Discretizations of the reverse-time SDE dx = [f x - g^2 score] dt + g dw, one call a step.
+
+Each function takes (prior, noise, options) and returns step(k, x, t, s) -> (x_s, x0_hat) for s < t.
+In the exact kernel x_t | x_s ~ N(a x_s, v): a = alpha_t / alpha_s, v = sigma_t^2 - a^2 sigma_s^2.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..prior import Prior
+from ..randomness import PREDICTOR, Noise
+from .driver import Step, score_of
+
+
+def euler_maruyama(prior: Prior, noise: Noise) -> Step:
+    """x_s = x_t + (s - t) (f x_t - g^2 score) + g sqrt(t - s) z  (Song et al. 2021, eq. 6)."""
+    sde = prior.sde
+
+    def step(k, x, t, s):
+        x0_hat = prior.denoise(x, t)
+        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
+        drift = sde.f(t) * x - sde.g(t) ** 2 * score
+        z = noise(x, k, PREDICTOR)
+        return x + (s - t) * drift + sde.g(t) * math.sqrt(t - s) * z, x0_hat
+
+    return step
+
+
+def reverse_diffusion(prior: Prior, noise: Noise) -> Step:
+    """x_s = (2 - a) x_t + v score + sqrt(v) z  (Song et al. 2021, app. E).
+
+    The forward chain's own discretization reversed: with VP's a = sqrt(1 - beta_i), v = beta_i,
+    with VE's a = 1, v = sigma_i^2 - sigma_{i-1}^2.
+    """
+    sde = prior.sde
+
+    def step(k, x, t, s):
+        a, std = sde.transition(s, t)
+        x0_hat = prior.denoise(x, t)
+        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
+        return (2 - a) * x + std**2 * score + std * noise(x, k, PREDICTOR), x0_hat
+
+    return step
+
+
+def ancestral(prior: Prior, noise: Noise, *, variance: str = "posterior") -> Step:
+    """x_s = (x_t + v score) / a + std z  (Ho et al. 2020, alg. 2; Song et al. 2021, app. F).
+
+    That is the mean of x_s | x_t, x_0 = x0_hat. std^2 is that law's variance, sigma_s^2 v /
+    sigma_t^2, or the kernel's own v with variance="transition" (the two choices of Ho et al.).
+    """
+    sde = prior.sde
+    if variance not in ("posterior", "transition"):
+        raise ValueError(f"variance must be 'posterior' or 'transition'; got {variance!r}")
+
+    def step(k, x, t, s):
+        a, std = sde.transition(s, t)
+        x0_hat = prior.denoise(x, t)
+        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
+        spread = std if variance == "transition" else std * sde.sigma(s) / sde.sigma(t)
+        return (x + std**2 * score) / a + spread * noise(x, k, PREDICTOR), x0_hat
+
+    return step
+
+
+def ddim(prior: Prior, noise: Noise, *, eta: float = 0.0) -> Step:
+    """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - c^2) eps + c z, c = eta sigma_s sqrt(v) / sigma_t.
+
+    Song, Meng & Ermon 2021, eq. 12 and 16, for any alpha and sigma. eta = 0 is deterministic (an
+    exponential integrator of the probability-flow ODE), eta = 1 is ancestral sampling.
+    """
+    sde = prior.sde
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1]; got {eta}")
+
+    def step(k, x, t, s):
+        _, std = sde.transition(s, t)
+        c = eta * sde.sigma(s) * std / sde.sigma(t)
+        x0_hat = prior.denoise(x, t)
+        eps = (x - sde.alpha(t) * x0_hat) / sde.sigma(t)
+        mean = sde.alpha(s) * x0_hat + math.sqrt(sde.sigma(s) ** 2 - c**2) * eps
+        return (mean + c * noise(x, k, PREDICTOR) if c > 0 else mean), x0_hat
+
+    return step
