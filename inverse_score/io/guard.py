@@ -261,7 +261,8 @@ def _chunks_missing(data: h5py.Dataset) -> bool:
     return data.id.get_num_chunks() < expected
 
 
-def check_slice(what: str, size: int, limits: Limits) -> None:
+def check_slice(what: str, size: int, limits: Limits = LIMITS) -> None:
+    """Refuses what would be read at once beyond the limit of a slice."""
     if size > limits.slice:
         raise BadInput(
             f"{what} declares {size / GiB:.3g} GiB; the limit for what is read at once is "
