@@ -1,0 +1,228 @@
+"""The folder of a run: a manifest, one committed file a work unit, and the volumes made of them.
+
+A work unit is (scan, slice, chunk of samples). Its file appears whole or not at all, so a run that
+was killed at any moment resumes with the units that are there, and the volume is put together by
+one process once all are. Nothing in a volume depends on time, order, shard or process.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadInput
+from .commits import commit_json, committing, holder, locked, sha256_json
+
+MANIFEST, UNITS = "manifest.json", ".units"
+_RESERVED = {"con", "prn", "aux", "nul", "manifest", "summary"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in range(10)
+}
+
+
+@dataclass(frozen=True, order=True)
+class Unit:
+    """The smallest piece of work that is computed, committed and resumed."""
+
+    scan: int
+    slice: int
+    chunk: int
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.scan:04d}-{self.slice:05d}-{self.chunk:03d}.npz"
+
+
+def safe_name(name: str, sha256: str) -> str:
+    """A file name that stays in its folder on every system, made from an untrusted one.
+
+    Letters, digits, dot, dash and underscore are kept, at most 80; where nothing usable is left,
+    or the name is reserved, it is "scan-" and the start of the content's hash.
+    """
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80].strip("._-")
+    reserved = slug.lower().split(".")[0] in _RESERVED
+    return f"scan-{sha256[:12]}" if not slug or reserved else slug
+
+
+def unique_names(names: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """safe_name of each; names that meet, also but for case, get the start of their hash."""
+    slugs = [safe_name(name, sha) for name, sha in zip(names, hashes, strict=True)]
+    folded = [slug.lower() for slug in slugs]
+    unique = [
+        slug if folded.count(slug.lower()) == 1 else f"{slug}-{sha[:12]}"
+        for slug, sha in zip(slugs, hashes, strict=True)
+    ]
+    if len(set(unique)) != len(unique):
+        raise BadInput("the same scan is given twice: " + ", ".join(sorted(set(unique))))
+    return unique
+
+
+class RunFolder:
+    """out/manifest.json, out/.units/*.npz while running, and the outputs by name."""
+
+    def __init__(self, out: Path, manifest: dict[str, Any]):
+        self.out, self.manifest = Path(out), manifest
+        self.units = [
+            Unit(i, k, c)
+            for i, scan in enumerate(manifest["inputs"])
+            for k in range(*scan["slices"])
+            for c in range(manifest["chunks"])
+        ]
+
+    @staticmethod
+    def prepare(
+        out: Path,
+        config: dict[str, Any],
+        inputs: list[dict[str, Any]],
+        chunks: int,
+        *,
+        sources: Iterable[Path] = (),
+        resume: bool = False,
+        overwrite: bool = False,
+        shared: bool = False,
+    ) -> RunFolder:
+        """Start a run, or go on with the one that is there; BadInput where neither may be.
+
+        inputs: [{"name", "sha256", "slices": [first, stop]}]. An unfinished run is continued with
+        resume, whose config and inputs must be equal, and replaced with overwrite; shared lets
+        shards of one run join it. An output that is one of the sources is never written.
+        """
+        manifest = {"version": 1, "config": config, "inputs": inputs, "chunks": chunks}
+        manifest["run"] = sha256_json(manifest)
+        run = RunFolder(out, manifest)
+        run._spare(sources)
+        old = run._old_manifest()
+        if old is not None and (resume or (shared and old.get("run") == manifest["run"])):
+            run._check_same(old)
+            return run
+        existing = [path.name for path in run.outputs() if path.exists()]
+        if (existing or old is not None) and not overwrite:
+            what = existing[0] if existing else "an unfinished run"
+            raise BadInput(
+                f"{Path(out).name or out} already holds {what}; nothing was written: --resume "
+                "continues an interrupted run, --overwrite replaces it, --out names another folder"
+            )
+        run._clear()
+        commit_json(run.out / MANIFEST, manifest)
+        return run
+
+    def outputs(self) -> Iterator[Path]:
+        """Final files of this run, by name."""
+        for scan in self.manifest["inputs"]:
+            for suffix in (".h5", ".html"):
+                yield self.out / f"{scan['name']}{suffix}"
+        yield self.out / "summary.json"
+
+    def path(self, unit: Unit) -> Path:
+        return self.out / UNITS / unit.file_name
+
+    def save(self, unit: Unit, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Commit a unit: arrays by name, and facts as JSON."""
+        text = json.dumps({"run": self.manifest["run"], **facts})
+        with committing(self.path(unit)) as temporary, temporary.open("wb") as file:
+            np.savez(file, __facts__=np.array(text), **arrays)  # type: ignore[arg-type]
+
+    def load(self, unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays and facts of a committed unit of this run."""
+        with np.load(self.path(unit), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return arrays, json.loads(str(arrays.pop("__facts__")))
+
+    def done(self, unit: Unit) -> bool:
+        """Whether the unit's file is there; `sweep` removes those that are damaged."""
+        return self.path(unit).exists()
+
+    def missing(self, units: Iterable[Unit] | None = None) -> list[Unit]:
+        return [unit for unit in (self.units if units is None else units) if not self.done(unit)]
+
+    def share(self, index: int, count: int) -> list[Unit]:
+        """Units of shard index (from 1) of count: every one in exactly one shard."""
+        return self.units[index - 1 :: count]
+
+    def sweep(self) -> list[str]:
+        """Remove damaged, foreign and half-written unit files; returns the names of damaged ones.
+
+        Every byte is read against the checksums of the archive.
+        """
+        folder, damaged = self.out / UNITS, []
+        known = {unit.file_name for unit in self.units}
+        for path in sorted(folder.glob("*.npz")) if folder.exists() else []:
+            if path.name.startswith(".") or path.name not in known or not self._intact(path):
+                path.unlink()
+                damaged.append(path.name)
+        return damaged
+
+    def lock(self, index: int, count: int):
+        """Context: this process is shard index of count, and the only one in this folder."""
+        for path in self.out.glob(".shard-*.lock"):
+            owner = holder(path)
+            if owner is not None and not path.name.endswith(f"-of-{count}.lock"):
+                raise BadInput(
+                    f"{self.out.name} is being written by process {owner.get('pid')} on "
+                    f"{owner.get('host')} with another number of shards; wait for it"
+                )
+        return locked(self.out, f"shard-{index}-of-{count}")
+
+    def finish(self) -> None:
+        """Remove the unit files, once every volume is written."""
+        shutil.rmtree(self.out / UNITS, ignore_errors=True)
+        commit_json(self.out / MANIFEST, {**self.manifest, "status": "complete"})
+
+    def _intact(self, path: Path) -> bool:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    return False
+            with np.load(path, allow_pickle=False) as file:
+                return json.loads(str(file["__facts__"]))["run"] == self.manifest["run"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return False
+
+    def _spare(self, sources: Iterable[Path]) -> None:
+        sources = list(sources)
+        for path in self.outputs():
+            # Refused by content, not by name: links to an input are the input.
+            if path.exists() and any(s.exists() and path.samefile(s) for s in sources):
+                raise BadInput(
+                    f"the output {path.name} would overwrite an input; choose another --out"
+                )
+
+    def _old_manifest(self) -> dict[str, Any] | None:
+        path = self.out / MANIFEST
+        if not path.exists():
+            return None
+        try:
+            old = json.loads(path.read_text())
+            return old if isinstance(old, dict) and "run" in old else {}
+        except (OSError, ValueError):
+            raise BadInput(
+                f"{path.parent.name}/{MANIFEST} is damaged; --overwrite starts anew"
+            ) from None
+
+    def _check_same(self, old: dict[str, Any]) -> None:
+        if old.get("run") == self.manifest["run"]:
+            return
+        pairs = [(old.get("config", {}), self.manifest["config"])]
+        pairs.append(({"inputs": old.get("inputs")}, {"inputs": self.manifest["inputs"]}))
+        changed = sorted(
+            key
+            for was, now in pairs
+            for key in was.keys() | now.keys()
+            if was.get(key) != now.get(key)
+        )
+        raise BadInput(
+            f"--resume: {self.out.name} was started with other {', '.join(changed) or 'settings'}; "
+            "repeat the command as it was, or choose another --out"
+        )
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.out / UNITS, ignore_errors=True)
+        for path in (*self.outputs(), self.out / MANIFEST):
+            path.unlink(missing_ok=True)
