@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Published:
-    """A number somebody else reported. verified: read in the paper or its repository, not recalled."""
+    """A number somebody else reported; verified: read in the paper or its repository."""
 
     metric: str
     value: float
@@ -34,7 +34,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. method None: reported by others and not run here (a trained network)."""
+    """One line of the table; method None is reported by others and not run here."""
 
     name: str
     method: str | None = None
