@@ -54,12 +54,13 @@ class Noise:
         if len(self.items) != like.shape[0]:
             raise ValueError(f"{len(self.items)} items name the rows; got a batch {like.shape[0]}")
         out = np.empty((like.shape[0], *like.shape[1:]), dtype=np.float32)
+        # out[row : row + 1] is a view even where an event is a single number.
         for row, (item, sample) in enumerate(zip(self.items, self.samples, strict=True)):
             # Word 0 and 1 of the counter count within the draw: 2^128 numbers each.
             counter = [0, 0, (stream << 48) | step, sample & _MASK]
             key = [self.seed & _MASK, item & _MASK]
             bits = np.random.Philox(counter=_words(counter), key=_words(key))
-            fill(np.random.Generator(bits), out[row].reshape(-1))
+            fill(np.random.Generator(bits), out[row : row + 1].reshape(-1))
         return torch.from_numpy(out).to(device=like.device, dtype=like.dtype)
 
     def rows(self, index: slice | Sequence[int]) -> Noise:
