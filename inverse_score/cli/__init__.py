@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import traceback
+from pathlib import Path
 
 import typer
 
@@ -21,15 +26,75 @@ def _root() -> None:
     """Keeps `inverse-score COMMAND` a group whatever the number of commands."""
 
 
+class Interrupted(SystemExit):
+    """SIGINT or SIGTERM: unwinds like an error, and ends with 128 + the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+
+
 def main() -> None:
-    """Run the app; errors become one line on stderr and the exit codes of the documentation."""
+    """Run the app; errors become one line on stderr and the exit codes of the documentation.
+
+    0 done, 1 internal, 2 usage, 3 bad input, 4 bad prior, 5 some slices failed, 6 out of memory
+    or disk, 130 SIGINT, 143 SIGTERM. INVERSE_SCORE_DEBUG=1 adds the traceback.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app(standalone_mode=True)
     except SystemExit:
         raise
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
-        code = getattr(error, "exit_code", 3 if isinstance(error, ValueError) else 1)
-        print(f"inverse-score: {error or type(error).__name__}", file=sys.stderr)
+        if os.environ.get("INVERSE_SCORE_DEBUG"):
+            traceback.print_exc()
+        code, text = explain(error)
+        print(f"inverse-score: {text}", file=sys.stderr)
         sys.exit(code)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """(exit code, one printable line) for an error, without values that files brought along."""
+    from ..io.names import printable
+
+    text = printable(error, 1000) or type(error).__name__
+    if hasattr(error, "exit_code"):
+        return error.exit_code, text
+    if is_out_of_memory(error):
+        return 6, f"out of memory ({text}): a smaller --batch-size, or fewer processes"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return 6, f"no room left on the disk ({os.strerror(error.errno)})"
+    if isinstance(error, OSError) and error.errno is not None:
+        name = Path(str(error.filename or "")).name
+        return 3, f"{printable(name)}: {os.strerror(error.errno)}"
+    if isinstance(error, ValueError):
+        return 3, text
+    frame = traceback.extract_tb(error.__traceback__)[-1:] or [None]
+    where = f" in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame[0] else ""
+    # An unforeseen message may quote a file's header, and so a patient.
+    return 1, f"internal error: {type(error).__name__}{where}; INVERSE_SCORE_DEBUG=1 tells more"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host's or the device's memory is exhausted, in any of torch's wordings."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    # A second signal ends at once: what is committed stays, and everything else is temporary.
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, lambda n, _: os._exit(128 + n))
+    raise Interrupted(number)
+
+
+# One line a command; each module registers itself with @app.command().
+from . import doctor, report  # noqa: E402, F401

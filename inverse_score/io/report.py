@@ -12,7 +12,6 @@ import html
 import json
 import math
 import re
-import unicodedata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .commits import commit_bytes
+from .names import printable
 from .pictures import colour, data_uri, to_bytes
 from .volume import IMAGES, MAPS, Volume, open_volume, score
 
@@ -226,11 +226,8 @@ def _digits(value: Any) -> str:
 
 
 def clean(value: Any) -> str:
-    """One line of printable text: control and direction-changing characters become a mark."""
-    return "".join(
-        "\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c
-        for c in str(value)
-    )
+    """One printable line, whatever a file said."""
+    return printable(value, 2000)
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,6 @@ one process once all are. Nothing in a volume depends on time, order, shard or p
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +19,9 @@ import numpy as np
 
 from ..errors import BadInput
 from .commits import commit_json, committing, holder, locked, sha256_json
+from .names import safe_name
 
 MANIFEST, UNITS = "manifest.json", ".units"
-_RESERVED = {"con", "prn", "aux", "nul", "manifest", "summary"} | {
-    f"{port}{n}" for port in ("com", "lpt") for n in range(10)
-}
 
 
 @dataclass(frozen=True, order=True)
@@ -40,20 +37,10 @@ class Unit:
         return f"{self.scan:04d}-{self.slice:05d}-{self.chunk:03d}.npz"
 
 
-def safe_name(name: str, sha256: str) -> str:
-    """A file name that stays in its folder on every system, made from an untrusted one.
-
-    Letters, digits, dot, dash and underscore are kept, at most 80; where nothing usable is left,
-    or the name is reserved, it is "scan-" and the start of the content's hash.
-    """
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")[:80].strip("._-")
-    reserved = slug.lower().split(".")[0] in _RESERVED
-    return f"scan-{sha256[:12]}" if not slug or reserved else slug
-
-
 def unique_names(names: Sequence[str], hashes: Sequence[str]) -> list[str]:
-    """safe_name of each; names that meet, also but for case, get the start of their hash."""
-    slugs = [safe_name(name, sha) for name, sha in zip(names, hashes, strict=True)]
+    """Safe file names of scans; names that meet, also but for case, get the start of their hash."""
+    slugs = [safe_name(name, 80) for name in names]
+    slugs = [f"scan-{h[:12]}" if s == "unnamed" else s for s, h in zip(slugs, hashes, strict=True)]
     folded = [slug.lower() for slug in slugs]
     unique = [
         slug if folded.count(slug.lower()) == 1 else f"{slug}-{sha[:12]}"
