@@ -27,6 +27,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
+        # Some writers make files for their owner alone; the rest of the folder follows the umask.
+        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(path)
         if os.name == "posix":
@@ -51,3 +53,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -124,6 +124,14 @@ def find_prior(source: str | os.PathLike[str]) -> Path:
 def read_header(source: str | os.PathLike[str]) -> dict[str, Any]:
     """The header's JSON alone; no tensor is read. `source` is a path or a shipped name."""
     path = find_prior(source)
+    header = read_any_header(path)
+    _check_header(header, path.name)
+    return header
+
+
+def read_any_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON in the header of a file of any kind that `write_weights` wrote."""
+    path = Path(path)
     text = _metadata(path).get(KEY)
     if text is None:
         raise BadPrior(f"{path.name} is a safetensors file without inverse_score's header")
@@ -136,7 +144,6 @@ def read_header(source: str | os.PathLike[str]) -> dict[str, Any]:
         raise BadPrior(
             f"{path.name} has header format {got!r}; this version ({__version__}) reads {FORMAT}"
         )
-    _check_header(header, path.name)
     return header
 
 

@@ -1,0 +1,142 @@
+"""From a configuration and data to the network, SDE and prior that are trained."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BadInput
+from ..io.config import check_keys
+from ..io.priors import build_sde, describe_network, describe_sde, load_prior, load_strictly
+from ..networks import NETWORKS, build_network
+from ..prior import Prior
+from ..sde import SDES
+from .config import TrainConfig
+from .items import Items
+
+_LOOK = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was settled before the first step; kept in the checkpoint, so that resuming does not
+    look at the data again.
+
+    architecture: {"name", **config} of the network; sigma_data: root mean square of the images in
+    the prior's units.
+    """
+
+    architecture: dict[str, Any]
+    sde: dict[str, Any]
+    output: str
+    event_shape: list[int | None]
+    range: list[float]
+    sigma_data: float
+    t_min: float | None
+
+    def prior(self, network: Any, card: Mapping[str, Any] | None = None) -> Prior:
+        return Prior(
+            network,
+            build_sde(self.sde),
+            output=self.output,
+            event_shape=tuple(self.event_shape),  # type: ignore[arg-type]
+            range=(self.range[0], self.range[1]),
+            t_min=self.t_min,
+            card=dict(card or {}),
+        )
+
+
+def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> tuple[Plan, Any]:
+    """The plan of a new run and its network, freshly initialised or from `init_from`."""
+    first = look(items, _LOOK)
+    sigma_data = first.square().mean().sqrt().item()
+    if not sigma_data > 0:
+        raise BadInput("the first training images are all zero in the prior's units")
+    start = None if config.init_from is None else load_prior(config.init_from, network=network)
+    sde, architecture, output = _described(config, start, first)
+    if network is None:
+        architecture = fill_network(architecture, sde, sigma_data, first.shape[1])
+        network = initialised(architecture, config.seed)
+    if start is not None:
+        load_strictly(network, start.network.state_dict(), str(config.init_from))
+    plan = Plan(
+        architecture=describe_network(network),
+        sde=sde,
+        output=output or getattr(network, "output", _default_output(network)),
+        event_shape=_event_shape(first),
+        range=list(items.range),
+        sigma_data=sigma_data,
+        t_min=config.t_min if start is None else start.t_min,
+    )
+    return plan, network.requires_grad_(True).train()
+
+
+def _described(config: TrainConfig, start: Prior | None, first: Tensor):
+    """(sde, architecture, output) of the configuration, or of the prior that training starts from
+    where the configuration leaves them at their defaults."""
+    default = TrainConfig()
+    sde, network, output = dict(config.sde), dict(config.network), config.output
+    if start is not None:
+        sde = describe_sde(start.sde) if sde == default.sde else sde
+        if network == default.network:
+            network = describe_network(start.network)  # type: ignore[arg-type]
+        return sde, network, output or start.output
+    name = sde.get("name")
+    if name in SDES and "sigma_max" not in sde and name in ("ve", "karras"):
+        sde["sigma_max"] = largest_distance(first)
+    return describe_sde(build_sde(sde)), network, output
+
+
+def fill_network(
+    architecture: Mapping[str, Any], sde: dict[str, Any], sigma_data: float, channels: int
+) -> dict[str, Any]:
+    """architecture with channels, sde and sigma_data filled in where its class takes them."""
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if name not in NETWORKS:
+        raise BadInput(f"network.name must be one of {', '.join(NETWORKS)}; got {name!r}")
+    module, cls = NETWORKS[name].split(":")
+    known = inspect.signature(getattr(import_module(f"...networks.{module}", __name__), cls))
+    check_keys(arguments, known.parameters, "network")
+    for key, value in (("channels", channels), ("sde", sde), ("sigma_data", sigma_data)):
+        if key in known.parameters:
+            arguments.setdefault(key, value)
+    return {"name": name, **arguments}
+
+
+def initialised(architecture: Mapping[str, Any], seed: int) -> nn.Module:
+    """A network whose random weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_network(**architecture)
+
+
+def look(items: Items, count: int) -> Tensor:
+    """The first images of training, (n, *event)."""
+    count = count if items.count is None else min(count, items.count)
+    images = [items[position][0] for position in range(count)]
+    return torch.stack([image for image in images if image.shape == images[0].shape])
+
+
+def largest_distance(images: Tensor, *, quantile: float = 1.0) -> float:
+    """The largest distance between two images, |x_i - x_j| (Song & Ermon 2020, technique 1)."""
+    flat = images.flatten(1).double()
+    if len(flat) < 2:
+        return 10 * math.sqrt(flat.shape[1])
+    return torch.quantile(torch.pdist(flat), quantile).item()
+
+
+def _event_shape(images: Tensor) -> list[int | None]:
+    shape = list(images.shape[1:])
+    return [shape[0], None, None] if len(shape) == 3 else shape
+
+
+def _default_output(network: nn.Module) -> str:
+    return "x0" if describe_network(network)["name"] == "unet" else "score"
