@@ -55,17 +55,17 @@ def conjugate_gradient(
     b: Tensor,
     *,
     x0: Tensor | None = None,
-    tol: float | None = None,
+    tol: float | Tensor | None = None,
     max_iter: int = 100,
 ) -> tuple[Tensor, SolveInfo]:
     """Solve M x = b for symmetric positive (semi)definite M by Hestenes & Stiefel (1952).
 
     Each item has its own step sizes and stops for itself at |b - M x| <= tol |b|, so an item's
-    result does not depend on the batch. From x0 = None (zero) and b in the range of a singular
-    M the limit is the solution of least norm. b: (B, *event), real or complex with the real
-    inner product.
+    result does not depend on the batch; tol is a number or (B,). From x0 = None (zero) and b in
+    the range of a singular M the limit is the solution of least norm. b: (B, *event), real or
+    complex with the real inner product.
     """
-    tol = default_tolerance(b.dtype) if tol is None else float(tol)
+    tol = default_tolerance(b.dtype) if tol is None else tol
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - matrix(x)
     p = r.clone()
