@@ -70,7 +70,7 @@ class Levels:
 
 
 def noise_error(prior: Prior, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """|eps_hat - eps|^2 / d (B,), at x_t = alpha x_0 + sigma eps; eps_hat = -sigma score(x_t, t)."""
+    """|eps_hat - eps|^2 / d (B,) at x_t = alpha x_0 + sigma eps, eps_hat = -sigma score(x_t, t)."""
     return _error(prior, x0, eps, t, prior.sde.alpha(t), prior.sde.sigma(t))
 
 

@@ -1,0 +1,52 @@
+"""`inverse-score train CONFIG.yaml`: a prior from a folder of images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from . import app
+
+
+@app.command()
+def train(
+    config: Path = typer.Argument(..., metavar="CONFIG.yaml", help="What to train, on what."),
+    set_: list[str] = typer.Option(
+        [], "--set", metavar="KEY=VALUE", help="Override, as in train.steps=500; may repeat."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
+    auto_resume: bool = typer.Option(
+        False, "--auto-resume", help="Go on if there is a checkpoint, start if there is none."
+    ),
+    init_from: str = typer.Option(
+        None, "--init-from", metavar="PRIOR", help="Start from this prior's weights."
+    ),
+    out: str = typer.Option(None, "--out", help="Folder of the run (the config's `out`)."),
+    json_: bool = typer.Option(False, "--json", help="Print one JSON object at the end."),
+) -> None:
+    """Train a prior; its file is OUT/prior.safetensors.
+
+    SIGINT and SIGTERM finish the step and save; --resume goes on exactly from there. Under
+    `torchrun --nproc-per-node N -m inverse_score train ...` N processes share each batch.
+    """
+    from dataclasses import replace
+
+    from ..training.config import load_config
+    from ..training.loop import PRIOR
+    from ..training.loop import train as run
+
+    settings = load_config(config, set_)
+    settings = replace(
+        settings,
+        out=settings.out if out is None else out,
+        init_from=settings.init_from if init_from is None else init_from,
+    )
+    prior = run(settings, resume="auto" if auto_resume else resume)
+    path = Path(settings.out) / PRIOR
+    if json_:
+        training = prior.card.get("training", {})
+        print(json.dumps({"prior": str(path), **training}))
+    else:
+        print(path)
