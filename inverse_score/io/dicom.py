@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,18 @@ import numpy as np
 from ..errors import BadInput
 from .dicom_frames import Frame, frames_of
 from .dicom_pixels import check_decodable, read_frame
+from .geometry import plane_affine, slice_step
 from .scan import Scan
 from .sniff import sniff
 
 MAX_FILES = 100_000
-TOLERANCE = 0.05
-"""Largest deviation of a slice from its place on the grid, as a share of the slice spacing."""
 
 
-def read_dicom(path: str | Path, series: str | int | None = None) -> Scan:
-    """The series in a folder, or in one file, as a "image" Scan; CT in HU.
+def read_dicom(path: str | Path, series: str | int | None = None, nan: str = "refuse") -> Scan:
+    """The series in a folder, or in one file, as an image Scan; CT in HU.
 
     series: a number of `list_series` (from 1) or a SeriesInstanceUID, needed where the folder
-    holds several images series; localizers and secondary captures count only when asked for.
+    holds several image series; localizers and secondary captures count only when asked for.
     """
     files = _files(Path(path))
     groups, notes = _grouped(files)
@@ -32,7 +31,7 @@ def read_dicom(path: str | Path, series: str | int | None = None) -> Scan:
         raise BadInput(f"{Path(path).name} holds no DICOM image; {'; '.join(notes)}")
     frames = _chosen(Path(path), groups, series)
     check_decodable(frames[0])
-    return _scan(frames, notes)
+    return replace(_scan(frames, notes), nan=nan)  # type: ignore[arg-type]
 
 
 def read_series(path: str | Path) -> list[Scan]:
@@ -143,10 +142,7 @@ def _scan(frames: list[Frame], notes: list[str]) -> Scan:
 
 
 def _ordered(frames: list[Frame]) -> tuple[list[Frame], np.ndarray | None]:
-    """Frames along the slice normal, and their affine in RAS+; never by name or number.
-
-    A tilted gantry shears the volume: the step from slice to slice need not be the normal.
-    """
+    """Frames along the slice normal, and their affine in RAS+; never by name or number."""
     what = f"{frames[0].path.name} and {len(frames) - 1} more slices"
     complete = all(f.position and f.orientation and f.spacing for f in frames)
     if not complete and len(frames) == 1:
@@ -159,34 +155,8 @@ def _ordered(frames: list[Frame]) -> tuple[list[Frame], np.ndarray | None]:
     spacing, normal = frames[0].spacing, frames[0].normal
     frames = sorted(frames, key=lambda frame: float(normal @ np.array(frame.position)))
     positions = np.array([frame.position for frame in frames])
-    step = _step(what, positions, normal, frames[0].thickness)
+    step = slice_step(what, positions, normal, frames[0].thickness)
     if any(not np.allclose(frame.spacing, spacing, rtol=1e-3) for frame in frames):
         raise BadInput(f"{what}: PixelSpacing differs between slices")
     along, down = np.reshape(frames[0].orientation, (2, 3))
-    affine = np.eye(4)
-    # PixelSpacing is (between rows, between columns).
-    affine[:3] = np.stack([along * spacing[1], down * spacing[0], step, positions[0]], axis=1)
-    return frames, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-
-
-def _step(what: str, positions: np.ndarray, normal: np.ndarray, thickness: float) -> np.ndarray:
-    """The vector from one slice to the next, equal for all up to TOLERANCE."""
-    if len(positions) == 1:
-        return normal * thickness
-    gaps = np.diff(positions @ normal)
-    typical = float(np.median(gaps))
-    if gaps.min() <= max(1e-3, 0.01 * typical):
-        where = int(np.argmin(gaps))
-        raise BadInput(
-            f"{what}: slices {where} and {where + 1} lie at the same place; several time points, "
-            "echoes or copies are mixed"
-        )
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    off = np.abs(positions - positions[0] - np.arange(len(positions))[:, None] * step).max(axis=1)
-    if off.max() > TOLERANCE * typical:
-        where = int(np.argmax(gaps))
-        raise BadInput(
-            f"{what}: the spacing is irregular, {gaps.min():.4g} to {gaps.max():.4g} mm; the "
-            f"largest gap follows slice {where}: a slice may be missing"
-        )
-    return step
+    return frames, plane_affine(along, down, spacing, step, positions[0])

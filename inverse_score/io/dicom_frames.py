@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import BadInput
 from .dicom_header import Header, dicom_reading, read_header
+from .geometry import unit_axes
 from .guard import check_size, check_slice
 from .names import printable
 
@@ -156,7 +157,7 @@ def _plane(header: Dataset, levels: list) -> dict:
     measures = _group(header, levels, "PixelMeasuresSequence")
     orientation = _floats(turn.get("ImageOrientationPatient"), 6)
     if orientation is not None:
-        orientation = _unit_axes(orientation)
+        orientation = unit_axes(orientation, "ImageOrientationPatient")
     spacing = _floats(measures.get("PixelSpacing"), 2)
     if spacing is not None and min(spacing) <= 0:
         raise BadInput(f"PixelSpacing must be positive, got {spacing}")
@@ -259,12 +260,3 @@ def _floats(value, count: int) -> tuple | None:
     if len(found) != count or not np.isfinite(found).all():
         raise BadInput(f"a position, direction or spacing must be {count} numbers, got {found}")
     return found
-
-
-def _unit_axes(orientation: tuple) -> tuple:
-    """Directions rounded by the writer, made orthonormal again; far from it they are refused."""
-    along, down = np.reshape(orientation, (2, 3))
-    sizes = np.linalg.norm(along), np.linalg.norm(down)
-    if abs(sizes[0] - 1) > 1e-2 or abs(sizes[1] - 1) > 1e-2 or abs(along @ down) > 1e-2:
-        raise BadInput(f"ImageOrientationPatient must be two unit vectors, got {orientation}")
-    return orientation

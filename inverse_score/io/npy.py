@@ -13,6 +13,13 @@ from ..errors import BadInput
 from .guard import LIMITS, Limits, check_size, check_slice, reading
 
 
+def npz_names(path: str | Path) -> list[str]:
+    """Names of the arrays in an .npz, without reading any."""
+    path = Path(path)
+    with reading(path.name), zipfile.ZipFile(path) as archive:
+        return sorted(name.removesuffix(".npy") for name in archive.namelist())
+
+
 def npz_array(path: str | Path, key: str | None, limits: Limits = LIMITS) -> np.ndarray:
     """Array `key` of an .npz (its only one for None), never unpickled, sizes checked first."""
     path = Path(path)

@@ -164,3 +164,21 @@ def _crop_corner(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, in
     if size[0] > shape[0] or size[1] > shape[1] or min(size) < 1:
         raise BadInput(f"a crop must fit into the image {tuple(shape)}, got {tuple(size)}")
     return (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
+
+
+def sampled(kspace: np.ndarray) -> np.ndarray | None:
+    """What a slice (coils, H, W) measured, as it is zero elsewhere: (W,), (H, W), or None for all.
+
+    BadInput where nothing at all was measured.
+    """
+    occupied = (kspace != 0).any(axis=0)
+    if not occupied.any():
+        raise BadInput("every k-space value of the middle slice is zero")
+    columns = occupied.any(axis=0)
+    if np.array_equal(occupied, np.broadcast_to(columns, occupied.shape)):
+        return None if columns.all() else columns
+    # A stray zero is a measured value; a pattern leaves out more than that.
+    share = occupied[:, columns].mean()
+    if share > 0.99:
+        return None if columns.all() else columns
+    return occupied

@@ -111,7 +111,7 @@ def _hdf5_end(path: Path, start: int) -> int | None:
 def _is_nifti(head: bytes) -> bool:
     if head[:2] == b"\x1f\x8b":
         return _gzip_holds_nifti(head)
-    return head[344:348] in {b"n+1\0", b"ni1\0"} or head[4:8] in {b"n+2\0", b"ni2\0"}
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
 def _gzip_holds_nifti(head: bytes) -> bool:
