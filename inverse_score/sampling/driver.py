@@ -16,11 +16,12 @@ from ..sde import Time, per_item
 from .grid import check_grid
 
 Hook = Callable[[Tensor, float], Tensor]
-Callback = Callable[[int, float, Tensor, Tensor], None]
-# step(k, x, t, s) -> (state at s, x0_hat at t): one predictor step from t to s < t.
-Step = Callable[[int, Tensor, float, float], tuple[Tensor, Tensor]]
-# correct(k, x, s, t) -> state at s: moves x within p_s after the step from t.
-Correct = Callable[[int, Tensor, float, float], Tensor]
+# x0_hat is None only before the first call of the prior (predictor "none").
+Callback = Callable[[int, float, Tensor, Tensor | None], None]
+# step(k, x, t, s) -> (state at s, x0_hat of x at t, or None if it called no network).
+Step = Callable[[int, Tensor, float, float], tuple[Tensor, Tensor | None]]
+# correct(j, x, s, t) -> (state at s, x0_hat of x at s): the j-th move within p_s, after t.
+Correct = Callable[[int, Tensor, float, float], tuple[Tensor, Tensor | None]]
 
 
 def start(
@@ -57,13 +58,15 @@ def integrate(
     times = check_grid(prior.sde, times)
     prior.check_event(xT)
     x = xT if hook is None else hook(xT, times[0])
+    latest = None
     for k, (t, s) in enumerate(pairwise(times)):
         new, x0_hat = step(k, x, t, s)
+        x0_hat = latest if x0_hat is None else x0_hat
         if callback is not None:
             callback(k, t, x, x0_hat)
         x = new if hook is None else hook(new, s)
         for j in range(0 if correct is None else corrector_steps):
-            x = correct(k * corrector_steps + j, x, s, t)  # type: ignore[misc]
+            x, latest = correct(k * corrector_steps + j, x, s, t)  # type: ignore[misc]
             x = x if hook is None else hook(x, s)
         check_finite(x, k, s)
     return finish(prior, x, times[-1], len(times) - 1, callback)
