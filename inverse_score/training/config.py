@@ -146,9 +146,9 @@ class LoopConfig:
     measure: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "evaluate_items", "samples"):
+        for name in ("steps", "batch_size", "accumulate", "evaluate_items"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("log_every", "evaluate_every", "sample_every", "nice"):
+        for name in ("log_every", "evaluate_every", "sample_every", "samples", "nice"):
             _at_least(name, getattr(self, name), 0)
         if self.batch_size % self.accumulate:
             raise ValueError(

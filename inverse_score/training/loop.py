@@ -26,7 +26,9 @@ from ..randomness import Noise
 from .config import TrainConfig, as_config, differences
 from .evaluate import evaluate
 from .items import Augment, Items, batches, positions
-from .log import Log, Progress
+from .log import Log, Progress, read_log
+from .measure import measure, stack, suggest
+from .plots import image_grid, level_chart, loss_chart, write_png
 from .setup import Plan, initialised, make_plan
 from .state import CHECKPOINT, EMA, load_checkpoint, read_progress, save_checkpoint
 from .workers import Workers, join
@@ -93,15 +95,18 @@ class Run:
     ):
         self.config, self.items, self.held_out, self.workers = config, items, held_out, workers
         self.folder = Path(config.out)
+        self.skipped: dict[str, int] = {}
+        self.last: dict[str, float] = {}
         going_on = _going_on(self.folder, resume)
         if going_on:
             progress = read_progress(self.folder)
             _check_same(progress["config"], to_mapping(config))
             self.plan, self.step = Plan(**progress["plan"]), int(progress["step"])
+            self.losses: list[float] = list(progress["losses"])
             network = network or initialised(self.plan.architecture, config.seed)
         else:
             self.plan, network = make_plan(config, items, network)
-            self.step = 0
+            self.step, self.losses = 0, []
         self._place(network)
         if going_on:
             load_checkpoint(self.folder, self.network, self.ema, self.optimizer)
@@ -212,22 +217,33 @@ class Run:
         return torch.autocast(self.workers.device.type, dtype=torch.bfloat16)
 
     def _report(self, loss: Tensor, complaints: list[str], callback: Any) -> None:
+        """Log, progress, evaluation and pictures, each when it is due."""
         loop, step = self.config.train, self.step
         due = loop.log_every and (step % loop.log_every == 0 or step == loop.steps)
-        value = self.workers.mean(loss.clone()).item() if due else None
+        self.losses.append(loss.item())
+        value = self._mean_loss() if due else None
         if not self.workers.first:
             return
-        for complaint in complaints:
+        for complaint in set(complaints) - self.skipped.keys():
+            self.skipped[complaint] = step
             self.progress.note(f"skipped: {complaint}")
             self.log.write(step=step, skipped=complaint)
-        self.progress.step(step, loss.item(), loop.batch_size)
+        self.progress.step(step, loss.item() if value is None else value, loop.batch_size)
         if value is not None:
             lr = self.optimizer.param_groups[0]["lr"]
-            self.log.write(step=step, loss=value, lr=lr, seconds=round(time.time(), 1))
+            self.log.write(step=step, loss=value, lr=lr, time=round(time.time(), 1))
             if callback is not None:
                 callback(step, value)
         if loop.evaluate_every and (step % loop.evaluate_every == 0 or step == loop.steps):
             self._evaluate()
+        if loop.sample_every and step % loop.sample_every == 0 and step < loop.steps:
+            self._draw_samples(self.folder / f"samples-{step:07d}.png")
+
+    def _mean_loss(self) -> float:
+        """The mean over the steps since the last log entry, and over all processes."""
+        mean = torch.tensor(math.fsum(self.losses) / len(self.losses), dtype=torch.float64)
+        self.losses.clear()
+        return self.workers.mean(mean.float().to(self.workers.device)).item()
 
     def _evaluate(self) -> None:
         if self.held_out is None:
@@ -242,7 +258,11 @@ class Run:
                 self.workers.device,
             )
         self.log.write(step=self.step, **entry)
+        self.last = {"held_out_loss": entry["held_out"]}
         self.progress.note(f"step {self.step}  held-out loss {entry['held_out']:.4g}")
+        entries = read_log(self.folder)
+        write_png(self.folder / "loss.png", loss_chart(entries))
+        write_png(self.folder / "levels.png", level_chart(entries, self.plan.sigma_data))
 
     def _agree(self, stop: bool) -> bool:
         # All processes must stop at one step; asking at every step would cost time.
@@ -257,6 +277,7 @@ class Run:
             "step": self.step,
             "config": to_mapping(self.config),
             "plan": asdict(self.plan),
+            "losses": self.losses,
         }
         save_checkpoint(self.folder, header, self.network, self.ema, self.optimizer)
         self.save_prior({})
@@ -266,13 +287,15 @@ class Run:
         save_prior(self.averaged, self.folder / PRIOR, self.plan.architecture, card)
 
     def _history(self) -> dict[str, Any]:
-        loop = self.config.train
         return {
             "steps": self.step,
-            "images_seen": self.step * loop.batch_size,
+            "images_seen": self.step * self.config.train.batch_size,
             "images": self.items.count,
+            "held_out_images": 0 if self.held_out is None else self.held_out.count,
+            "image_shape": self.plan.image_shape,
             "sigma_data": self.plan.sigma_data,
             "seed": self.config.seed,
+            **({"last": self.last} if self.last else {}),
         }
 
     def _leave(self, number: int) -> Prior:
@@ -286,12 +309,43 @@ class Run:
         return self.averaged
 
     def _finish(self) -> Prior:
-        if self.workers.first and self.config.train.measure:
-            from .measure import measure
-
-            self.save_prior(measure(self))
+        """The trained prior, measured on held-out images; its file and pictures are written."""
+        loop = self.config.train
+        if self.workers.first and loop.measure:
+            self._draw_samples(self.folder / "samples.png")
+            source = self.held_out or Items(
+                self.items.source, self.config.seed, range=self.items.range, crop=self.items.crop,
+                shuffle=False,
+            )  # fmt: skip
+            with self._precision():
+                measured = measure(
+                    self.averaged,
+                    stack(source, loop.evaluate_items),
+                    held_out=self.held_out is not None,
+                    batch_size=loop.batch_size,
+                )
+            advice = suggest(stack(self.items, 512), self.averaged.sde, self.averaged.t_min)
+            self.save_prior({**measured, "suggestions": advice})
+        if self.workers.first and self.skipped:
+            names = "; ".join(list(self.skipped)[:5])
+            self.progress.note(f"{len(self.skipped)} images could not be read: {names}")
         self.workers.wait()
         return self.averaged
+
+    def _draw_samples(self, path: Path) -> None:
+        """A grid of samples at the training images' size; nothing for points."""
+        from ..sampling import sample
+
+        loop, shape = self.config.train, self.plan.image_shape
+        if loop.samples == 0 or len(shape) != 3:
+            return
+        with self._precision():
+            images = sample(self.averaged, (loop.samples, *shape), steps=loop.sample_steps)
+        first = self.averaged.to_data(stack(self.items, 16)).double()
+        if shape[0] == 2:
+            first = first.square().sum(1).sqrt()
+        low, high = (torch.quantile(first.flatten()[:1_000_000], q).item() for q in (0.005, 0.995))
+        write_png(path, image_grid(images, low, high))
 
 
 def _going_on(folder: Path, resume: bool | str) -> bool:

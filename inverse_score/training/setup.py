@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +19,7 @@ from ..prior import Prior
 from ..sde import SDES
 from .config import TrainConfig
 from .items import Items
+from .measure import largest_distance, stack
 
 _LOOK = 512
 
@@ -29,14 +29,15 @@ class Plan:
     """What was settled before the first step; kept in the checkpoint, so that resuming does not
     look at the data again.
 
-    architecture: {"name", **config} of the network; sigma_data: root mean square of the images in
-    the prior's units.
+    architecture: {"name", **config} of the network; image_shape: of the images trained on;
+    sigma_data: their root mean square in the prior's units.
     """
 
     architecture: dict[str, Any]
     sde: dict[str, Any]
     output: str
     event_shape: list[int | None]
+    image_shape: list[int]
     range: list[float]
     sigma_data: float
     t_min: float | None
@@ -55,7 +56,7 @@ class Plan:
 
 def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> tuple[Plan, Any]:
     """The plan of a new run and its network, freshly initialised or from `init_from`."""
-    first = look(items, _LOOK)
+    first = stack(items, _LOOK)
     sigma_data = first.square().mean().sqrt().item()
     if not sigma_data > 0:
         raise BadInput("the first training images are all zero in the prior's units")
@@ -71,6 +72,7 @@ def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> t
         sde=sde,
         output=output or getattr(network, "output", _default_output(network)),
         event_shape=_event_shape(first),
+        image_shape=list(first.shape[1:]),
         range=list(items.range),
         sigma_data=sigma_data,
         t_min=config.t_min if start is None else start.t_min,
@@ -116,21 +118,6 @@ def initialised(architecture: Mapping[str, Any], seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_network(**architecture)
-
-
-def look(items: Items, count: int) -> Tensor:
-    """The first images of training, (n, *event)."""
-    count = count if items.count is None else min(count, items.count)
-    images = [items[position][0] for position in range(count)]
-    return torch.stack([image for image in images if image.shape == images[0].shape])
-
-
-def largest_distance(images: Tensor, *, quantile: float = 1.0) -> float:
-    """The largest distance between two images, |x_i - x_j| (Song & Ermon 2020, technique 1)."""
-    flat = images.flatten(1).double()
-    if len(flat) < 2:
-        return 10 * math.sqrt(flat.shape[1])
-    return torch.quantile(torch.pdist(flat), quantile).item()
 
 
 def _event_shape(images: Tensor) -> list[int | None]:
