@@ -42,8 +42,8 @@ _PATIENT = (
 _ACQUISITION = (
     "BodyPartExamined", "Laterality", "PatientPosition", "ScanningSequence", "SequenceVariant",
     "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime", "EchoTrainLength",
-    "InversionTime", "FlipAngle", "MagneticFieldStrength", "ImagingFrequency", "KVP", "ConvolutionKernel",
-    "GantryDetectorTilt", "SliceThickness", "SpacingBetweenSlices",
+    "InversionTime", "FlipAngle", "MagneticFieldStrength", "ImagingFrequency", "KVP",
+    "ConvolutionKernel", "GantryDetectorTilt", "SliceThickness", "SpacingBetweenSlices",
 )  # fmt: skip
 
 
