@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import typer
@@ -44,6 +45,8 @@ def train(
         init_from=settings.init_from if init_from is None else init_from,
     )
     prior = run(settings, resume="auto" if auto_resume else resume)
+    if os.environ.get("RANK", "0") != "0":
+        return
     path = Path(settings.out) / PRIOR
     if json_:
         training = prior.card.get("training", {})
