@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..errors import BadInput
 from . import guard
 from .mrd_grid import Readouts, grid_readouts
-from .mrd_header import Grid, header_facts, header_text, read_header
+from .mrd_header import Grid, header_facts, header_number, header_text, read_header
 from .scan import Scan
+from .whitening import noise_whitening
 
 # Flags are numbered from 1. A readout with one of these is no k-space line of the image.
 DROPPED = {
@@ -31,8 +31,9 @@ DROPPED = {
     30: "phase stabilisation reference",
     31: "phase stabilisation",
 }
-NOISE, REVERSE = 19, 22
+NOISE = 19
 COUNTERS = ("contrast", "phase", "repetition", "set")
+_BANDWIDTH = "acquisitionSystemInformation/relativeReceiverNoiseBandwidth"
 _VENDOR_TEXT = "acquisitionSystemInformation/systemVendor"
 
 
@@ -58,7 +59,9 @@ def read_ismrmrd(path: str | Path, key: str | None = None, nan: str = "refuse") 
     whitening = None
     if noise_heads is not None:
         source = Readouts(path, noise_group, noise_heads, conjugate=False)
-        whitening, note = _whitening(source, header, heads[kept])
+        chosen = np.flatnonzero(flagged(noise_heads, NOISE))
+        bandwidth = header_number(header, _BANDWIDTH, path.name, 1.0)
+        whitening, note = noise_whitening(source, chosen, heads[kept[0]], bandwidth)
         notes.append(note)
     conjugate = "siemens" in header_text(header, _VENDOR_TEXT, "").lower()
     readouts = Readouts(path, group, heads, conjugate, kept, whitening)
@@ -169,34 +172,3 @@ def _noise_heads(file, groups: list[str], group: str, heads: np.ndarray, name: s
             if flagged(there, NOISE).any():
                 return other, there
     return None, None
-
-
-def _whitening(
-    noise: Readouts, header: Element, heads: np.ndarray
-) -> tuple[np.ndarray | None, str]:
-    """(W, note): W n has variance 1 per real and imaginary part in every coil, coils uncorrelated.
-
-    W = sqrt(2 b T / T_n) L^-1, L L^H the noise scan's covariance, T and T_n the dwell times of
-    scan and noise scan, b the receiver's relative noise bandwidth (Kellman and McVeigh 2005).
-    """
-    chosen = np.flatnonzero(flagged(noise.heads, NOISE))
-    coils = int(heads["active_channels"][0])
-    if (noise.heads["active_channels"][chosen] != coils).any():
-        return None, "not whitened: the noise scan has another number of coils"
-    samples = np.concatenate([noise.samples(int(k)) for k in chosen[:4096]], axis=1)
-    if samples.shape[1] < 10 * coils:
-        return None, f"not whitened: only {samples.shape[1]} noise samples for {coils} coils"
-    covariance = samples @ samples.conj().T / (samples.shape[1] - 1)
-    dwell, noise_dwell = (float(h["sample_time_us"][0]) for h in (heads, noise.heads[chosen]))
-    share = dwell / noise_dwell if dwell > 0 and noise_dwell > 0 else 1.0
-    bandwidth = header_text(
-        header, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth", "1"
-    )
-    try:
-        factor = np.linalg.cholesky(covariance)
-        scale = np.sqrt(2 * float(bandwidth) * share)
-    except (np.linalg.LinAlgError, ValueError):
-        return None, "not whitened: the noise covariance is singular"
-    if not np.isfinite(scale) or scale <= 0:
-        return None, "not whitened: the receiver's noise bandwidth is no number above 0"
-    return scale * np.linalg.inv(factor), f"whitened with {len(chosen)} noise readouts"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,11 +30,14 @@ class Readouts:
     kept: np.ndarray | None = None
     whitening: np.ndarray | None = None
 
-    def samples(self, index: int, data=None) -> np.ndarray:
-        """(coils, samples) of one readout, discarded samples cut, in ascending k."""
-        if data is None:
-            with guard.open_hdf5(self.path) as file:
-                return self.samples(index, guard.dataset(file[self.group], "data", kinds="V"))
+    @contextmanager
+    def opened(self) -> Iterator:
+        """The data of all readouts, for `samples`; the file is open only meanwhile."""
+        with guard.open_hdf5(self.path) as file:
+            yield guard.dataset(file[self.group], "data", ndim=1, kinds="V")
+
+    def raw(self, index: int, data) -> np.ndarray:
+        """(coils, samples) of one readout as stored."""
         head, what = self.heads[index], f"{self.path.name}, readout {index}"
         with guard.reading(what):
             values = np.asarray(data[index]["data"], dtype=np.float32).reshape(-1)
@@ -41,10 +46,14 @@ class Readouts:
             raise BadInput(
                 f"{what} must hold {coils} x {count} complex samples, it has {values.size} numbers"
             )
-        values = values.view(np.complex64).reshape(coils, count)
+        return values.view(np.complex64).reshape(coils, count)
+
+    def samples(self, index: int, data) -> np.ndarray:
+        """(coils, samples) of one readout in ascending k, discarded samples cut, whitened."""
+        head, values = self.heads[index], self.raw(index, data)
         if (int(head["flags"]) >> (REVERSE - 1)) & 1:
             values = values[:, ::-1]
-        values = values[:, int(head["discard_pre"]) : count - int(head["discard_post"])]
+        values = values[:, int(head["discard_pre"]) : values.shape[1] - int(head["discard_post"])]
         values = values.conj() if self.conjugate else values
         return values if self.whitening is None else self.whitening @ values
 
@@ -105,8 +114,7 @@ class Places:
         coils = int(heads["active_channels"][0])
         total = np.zeros((partitions, coils, self.grid.readout, matrix[1]), np.complex64)
         count = np.zeros((partitions, matrix[1]), np.float32)
-        with guard.open_hdf5(readouts.path) as file:
-            data = guard.dataset(file[readouts.group], "data", ndim=1, kinds="V")
+        with readouts.opened() as data:
             for k in chosen:
                 line, part = self.lines[0][k], self.lines[1][k] if partitions > 1 else 0
                 samples = readouts.samples(int(readouts.kept[k]), data)
