@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import BadInput
 from .io.scan import Scan
-from .sources import FORMATS, RANGES, Image, Slices, list_images
+from .sources import FORMATS, RANGES, ArrayRow, Image, Slices, list_images
 from .training.config import TrainConfig
 
 __all__ = ["FORMATS", "ImageFolder", "from_config", "split"]
@@ -23,6 +23,8 @@ __all__ = ["FORMATS", "ImageFolder", "from_config", "split"]
 class ImageFolder:
     """Images by [index], (C, H, W) float32 in data units, read when asked for.
 
+    labels, one an image, make an item (image, label).
+
     resize: (height, width), by antialiased linear interpolation. complaints: files that could not
     be listed. An image that cannot be read raises BadInput with its name.
     """
@@ -30,16 +32,18 @@ class ImageFolder:
     images: tuple[Image, ...]
     resize: tuple[int, int] | None = None
     complaints: tuple[str, ...] = ()
+    labels: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
         image = self.images[index]
         values = image.read()
         if self.resize is not None and values.ndim == 3:
             values = resized(values, self.resize)
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        image = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return image if self.labels is None else (image, self.labels[index])
 
     @property
     def num_groups(self) -> int:
@@ -74,10 +78,20 @@ def split(folder: ImageFolder, share: float, seed: int = 0) -> tuple[ImageFolder
     names = sorted({image.group for image in folder.images}, key=lambda g: _hash(seed, g))
     count = 0 if share == 0 or len(names) < 2 else max(1, round(share * len(names)))
     held = set(names[: min(count, len(names) - 1)])
-    parts = ([], [])
-    for image in folder.images:
-        parts[image.group in held].append(image)
-    return replace(folder, images=tuple(parts[0])), replace(folder, images=tuple(parts[1]))
+    parts: tuple[list[int], list[int]] = ([], [])
+    for number, image in enumerate(folder.images):
+        parts[image.group in held].append(number)
+    return chosen(folder, parts[0]), chosen(folder, parts[1])
+
+
+def chosen(folder: ImageFolder, numbers: Sequence[int]) -> ImageFolder:
+    """Some of a folder's images, with their labels."""
+    labels = folder.labels
+    return replace(
+        folder,
+        images=tuple(folder.images[number] for number in numbers),
+        labels=None if labels is None else tuple(labels[number] for number in numbers),
+    )
 
 
 def _hash(seed: int, group: str) -> bytes:
@@ -99,7 +113,8 @@ def from_config(
         found = list_images(
             path, data.format, key=data.key, channels=data.channels, kspace_images=kspace_images
         )
-        return ImageFolder(tuple(found.images), data.resize, tuple(found.complaints))
+        labels = None if data.labels is None else read_labels(found.images, data.labels)
+        return ImageFolder(tuple(found.images), data.resize, tuple(found.complaints), labels)
 
     folder = listed(data.path)
     if data.held_out_path is not None:
@@ -116,3 +131,19 @@ def _rows_apart(folder: ImageFolder, path: str) -> ImageFolder:
     if not (Path(path).is_file() and Path(path).suffix in (".npz", ".npy")):
         return folder
     return replace(folder, images=tuple(replace(i, group=i.name) for i in folder.images))
+
+
+def read_labels(images: Sequence[Image], rule: str) -> tuple[int, ...]:
+    """Integer labels: of the npz array `rule`, or with "folders" of the pictures' folders."""
+    if rule == "folders":
+        names = [str(Path(image.name).parent) for image in images]
+        known = sorted(set(names))
+        if len(known) < 2:
+            raise BadInput("data.labels: folders needs one folder a class; all are in one")
+        return tuple(known.index(name) for name in names)
+    labels = []
+    for image in images:
+        if not isinstance(image.read, ArrayRow):
+            raise BadInput(f"data.labels {rule!r} names an array of an npz; {image.name} is none")
+        labels.append(image.read.label(rule))
+    return tuple(labels)

@@ -8,7 +8,6 @@ over devices and per noise level are the caller's. x0 (B, *event) is in the prio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -196,18 +195,23 @@ class SlicedLoss:
 
 @dataclass(frozen=True)
 class ClassifierLoss:
-    """Cross-entropy of p(label | x_t), x_t = alpha x_0 + sigma eps at t from `levels`.
+    """-log p(label | x_t), x_t = alpha x_0 + sigma eps at t from `levels`.
 
-    classifier(x_t, t) gives logits (B, classes); sde and t_min are the prior's whose guide it
-    becomes (Song et al. 2021, app. I.1; Dhariwal & Nichol 2021, sec. 4).
+    prior.network is the classifier, (x_t, t) -> logits (B, classes), and prior's SDE, range and
+    t_min are those of the prior that it is to guide (Song et al. 2021, app. I.1; Dhariwal & Nichol
+    2021, sec. 4).
     """
 
-    classifier: Callable[[Tensor, Tensor], Tensor]
     levels: Levels = Levels()
 
     def __call__(self, prior: Prior, x0: Tensor, labels: Tensor, noise: Noise) -> Tensor:
         t = draw_times(prior, self.levels, x0, noise)
-        alpha, sigma = per_item(prior.sde.alpha(t), x0), per_item(prior.sde.sigma(t), x0)
-        xt = alpha * x0 + sigma * noise(x0, 0, OTHER)
-        logits = self.classifier(xt, batch_time(t, xt))
-        return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+        return nn.functional.cross_entropy(
+            self.logits(prior, x0, t, noise(x0, 0, OTHER)), labels, reduction="none"
+        )
+
+    @staticmethod
+    def logits(prior: Prior, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The classifier's answer for x_t, in float32."""
+        xt = per_item(prior.sde.alpha(t), x0) * x0 + per_item(prior.sde.sigma(t), x0) * eps
+        return prior.network(xt, batch_time(t, xt)).float()

@@ -195,6 +195,13 @@ class ArrayRow:
         values = np.asarray(_array(self.path, self.key)[self.row])
         return _finite(_channels(values), f"{self.path.name}, row {self.row}")
 
+    def label(self, key: str) -> int:
+        """The integer at this row of another array of the file."""
+        labels = _labels(self.path, key)
+        if self.row >= len(labels):
+            raise BadInput(f"{self.path.name}: {key!r} has {len(labels)} labels, fewer than rows")
+        return int(labels[self.row])
+
 
 @functools.lru_cache(maxsize=4)
 def _array(path: Path, key: str | None) -> np.ndarray:
@@ -207,6 +214,17 @@ def _array(path: Path, key: str | None) -> np.ndarray:
             f"{values.dtype} {values.shape}"
         )
     return values
+
+
+@functools.lru_cache(maxsize=4)
+def _labels(path: Path, key: str) -> np.ndarray:
+    from .io.npy import npz_array
+
+    labels = npz_array(path, key)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise BadInput(f"{path.name}: labels are integers >= 0, (N,); got {labels.dtype} "
+                       f"{labels.shape}")  # fmt: skip
+    return labels
 
 
 def _array_images(path: Path, name: str, key: str | None) -> list[Image]:

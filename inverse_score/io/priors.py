@@ -104,6 +104,43 @@ def load_prior(
     return prior if device is None else prior.to(device)
 
 
+def save_classifier(
+    carrier: Prior,
+    path: str | os.PathLike[str],
+    architecture: Mapping[str, Any] | None = None,
+    card: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a noise-conditional classifier: carrier.network, with the SDE, range and t_min of the
+    prior it guides, in the layout of a prior file."""
+    header = {
+        "kind": "classifier",
+        "architecture": dict(architecture or describe_network(carrier.network)),  # type: ignore[arg-type]
+        "sde": describe_sde(carrier.sde),
+        "range": list(carrier.range),
+        "t_min": carrier.t_min,
+        "card": dict(carrier.card if card is None else card),
+    }
+    write_weights(path, carrier.network.state_dict(), header)  # type: ignore[union-attr]
+
+
+def load_classifier(
+    source: str | os.PathLike[str], device: str | torch.device | None = None
+) -> nn.Module:
+    """The classifier in this file or of this shipped name, in eval mode; BadPrior otherwise.
+
+    Its `.log_prob(labels)` is what `guide` takes.
+    """
+    path = find_prior(source)
+    header = read_any_header(path)
+    if header.get("kind") != "classifier":
+        raise BadPrior(f"{path.name} holds a {header.get('kind', 'prior')}, not a classifier")
+    try:
+        network = _network_for(header["architecture"], read_weights(path), None, path.name)
+    except (TypeError, ValueError, KeyError) as error:
+        raise BadPrior(f"{path.name}: its header describes no classifier: {error}") from error
+    return network.eval().requires_grad_(False).to(device)
+
+
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package."""
     return sorted(file.stem for file in _ASSETS.glob("*.safetensors"))

@@ -9,6 +9,11 @@ from typing import Any
 
 NETWORKS = {
     "unet": "unet:UNet",
+    "classifier": "classifier:NoiseClassifier",
+    "ncsnpp": "ncsnpp:NCSNpp",
+    "ddpm": "ddpm:DDPM",
+    "adm": "adm:ADM",
+    "ncsnv2": "ncsnv2:NCSNv2",
 }
 
 

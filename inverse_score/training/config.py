@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from ..errors import BadInput
 from ..io.config import build, load_yaml, override
-from ..losses import DenoisingLoss, DiscreteLoss, Levels, SlicedLoss, Times, Weighting
+from ..losses import (
+    ClassifierLoss,
+    DenoisingLoss,
+    DiscreteLoss,
+    Levels,
+    SlicedLoss,
+    Times,
+    Weighting,
+)
+
+Loss = DenoisingLoss | DiscreteLoss | SlicedLoss | ClassifierLoss
 
 
 @dataclass(frozen=True)
@@ -21,7 +31,9 @@ class DataConfig:
     never trained on; held_out_path: a folder of its own instead. crop: random (height, width) in
     training, centred when held out. flip: mirror left-right at random. channels: of the images, 1
     or 3 for pictures. range: (scale, offset), data = scale * u + offset; the format's own rule by
-    default. workers: processes that read ahead.
+    default. key: the array of an npz that holds the images. labels, for a classifier: the array
+    that holds integers, or "folders" for the names of the pictures' folders in alphabetical order.
+    workers: processes that read ahead.
     """
 
     path: str | None = None
@@ -34,6 +46,7 @@ class DataConfig:
     channels: int | None = None
     range: tuple[float, float] | None = None
     key: str | None = None
+    labels: str | None = None
     workers: int = 0
 
     def __post_init__(self) -> None:
@@ -50,7 +63,7 @@ class LossConfig:
     default is Karras et al. 2022, with sigma_data measured on the images where it is null.
     """
 
-    name: Literal["denoising", "smld", "ddpm", "sliced"] = "denoising"
+    name: Literal["denoising", "smld", "ddpm", "sliced", "classifier"] = "denoising"
     times: Times = "log-normal"
     weighting: Weighting = "karras"
     mean: float = -1.2
@@ -63,12 +76,14 @@ class LossConfig:
         _positive("std", self.std)
         _at_least("probes", self.probes, 1)
 
-    def build(self, sigma_data: float) -> DenoisingLoss | DiscreteLoss | SlicedLoss:
+    def build(self, sigma_data: float) -> Loss:
         """The loss itself; mean is relative to sigma_data, as ln(r / sigma_data) ~ N(mean, std^2).
 
         Karras et al.'s -1.2 is for sigma_data 0.5: -1.2 - ln 0.5 = -0.5 relative to the data.
         """
         levels = Levels(self.times, self.mean + math.log(sigma_data / 0.5), self.std)
+        if self.name == "classifier":
+            return ClassifierLoss(levels)
         if self.name == "sliced":
             return SlicedLoss(levels, self.probes)
         if self.name in ("smld", "ddpm"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses import noise_error
+from ..losses import ClassifierLoss, noise_error
 from ..prior import Prior
 from ..randomness import OTHER, Noise
 from .items import Items, collate
@@ -21,39 +21,51 @@ LEVELS = 12
 def evaluate(
     prior: Prior, loss: Any, items: Items, count: int, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """{"held_out": mean loss, "ratio": levels, "eps_error", "x0_error": one a level}.
+    """{"held_out": mean loss, "ratio": levels, and for each level what was measured there}.
 
-    eps_error is |eps_hat - eps|^2 / d, x0_error the root mean square error of x0_hat in the
-    prior's units, both at noise-to-signal `ratio`; all with one fixed noise an image.
+    "eps_error" is |eps_hat - eps|^2 / d and "x0_error" the root mean square error of x0_hat in
+    the prior's units; for a classifier it is "accuracy". All at noise-to-signal `ratio`, with one
+    fixed noise an image.
     """
-    total = torch.zeros((), dtype=torch.float64)
+    total, seen = 0.0, 0
     ratios = level_ratios(prior)
-    errors = torch.zeros(len(ratios), dtype=torch.float64)
-    seen = 0
-    for numbers, images in held_out_batches(items, count, batch_size, device):
+    sums = torch.zeros(len(ratios), dtype=torch.float64)
+    for numbers, images, labels in held_out_batches(items, count, batch_size, device):
         noise = Noise(_SEED, numbers)
         # The loss itself may need a gradient (sliced score matching does).
-        total += loss(prior, images, noise).detach().double().sum().cpu()
+        total += item_losses(loss, prior, images, labels, noise).detach().double().sum().item()
         with torch.no_grad():
-            errors += _errors(prior, images, noise, ratios)
+            sums += _by_level(loss, prior, images, labels, noise, ratios)
         seen += len(images)
-    eps_error = errors / seen
-    x0_error = [math.sqrt(error) * ratio for error, ratio in zip(eps_error, ratios, strict=True)]
-    return {
-        "held_out": total.item() / seen,
-        "ratio": ratios,
-        "eps_error": eps_error.tolist(),
-        "x0_error": x0_error,
-    }
+    found = {"held_out": total / seen, "ratio": ratios}
+    means = (sums / seen).tolist()
+    if isinstance(loss, ClassifierLoss):
+        return {**found, "accuracy": means}
+    rms = [math.sqrt(mean) * ratio for mean, ratio in zip(means, ratios, strict=True)]
+    return {**found, "eps_error": means, "x0_error": rms}
 
 
-def _errors(prior: Prior, images: Tensor, noise: Noise, ratios: list[float]) -> Tensor:
+def item_losses(loss: Any, prior: Prior, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+    """(B,): a classifier's loss takes labels, the others do not."""
+    if isinstance(loss, ClassifierLoss):
+        return loss(prior, images, labels, noise)
+    return loss(prior, images, noise)
+
+
+def _by_level(
+    loss: Any, prior: Prior, images: Tensor, labels: Tensor, noise: Noise, ratios: list[float]
+) -> Tensor:
+    """Sums over the batch, one a level, of the error in eps or of right answers."""
     sums = []
     for level, ratio in enumerate(ratios):
         t = torch.full((len(images),), prior.sde.time(ratio), dtype=torch.float64)
         t = t.clamp(prior.t_min, prior.sde.T).to(images.device)
-        error = noise_error(prior, images, noise(images, 1 + level, OTHER), t)
-        sums.append(error.double().sum().cpu())
+        eps = noise(images, 1 + level, OTHER)
+        if isinstance(loss, ClassifierLoss):
+            each = loss.logits(prior, images, t, eps).argmax(1) == labels
+        else:
+            each = noise_error(prior, images, eps, t)
+        sums.append(each.double().sum().cpu())
     return torch.stack(sums)
 
 
@@ -64,9 +76,9 @@ def level_ratios(prior: Prior, count: int = LEVELS) -> list[float]:
 
 
 def held_out_batches(items: Items, count: int, batch_size: int, device: torch.device):
-    """(numbers, images) of the first `count` held-out images, unshuffled."""
+    """(numbers, images, labels) of the first `count` held-out images, unshuffled."""
     count = count if items.count is None else min(count, items.count)
     for first in range(0, count, batch_size):
         numbers = range(first, min(first + batch_size, count))
-        images, _, _ = collate([items[number] for number in numbers])
-        yield numbers, images.to(device)
+        images, labels, _ = collate([items[number] for number in numbers])
+        yield numbers, images.to(device), labels.to(device)

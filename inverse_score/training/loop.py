@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from ..errors import BadInput
 from ..io.atomic import write_text
 from ..io.config import dump_yaml, to_mapping
-from ..io.priors import save_prior
+from ..io.priors import save_classifier, save_prior
 from ..prior import Prior
 from ..randomness import Noise
 from .config import TrainConfig, as_config, differences
-from .evaluate import evaluate
+from .evaluate import evaluate, item_losses
 from .items import Augment, Items, batches, positions
 from .log import Log, Progress, read_log
 from .measure import measure, stack, suggest
@@ -33,7 +33,7 @@ from .setup import Plan, initialised, make_plan
 from .state import CHECKPOINT, EMA, load_checkpoint, read_progress, save_checkpoint
 from .workers import Workers, join
 
-PRIOR, CONFIG = "prior.safetensors", "config.yaml"
+PRIOR, CLASSIFIER, CONFIG = "prior.safetensors", "classifier.safetensors", "config.yaml"
 
 
 def train(
@@ -127,6 +127,7 @@ class Run:
         )
         trained = torch.compile(self.network) if loop.compile else self.network
         self.parallel = self.workers.wrap(trained)  # type: ignore[arg-type]
+        self.classifies = self.config.loss.name == "classifier"
         self.loss = self.config.loss.build(self.config.loss.sigma_data or self.plan.sigma_data)
         self.trained, self.averaged = (
             self.plan.prior(self.parallel),
@@ -141,8 +142,8 @@ class Run:
             self.log = Log(self.folder, self.step)
             self.progress = Progress(loop.steps, self.step)
         began = saved = time.monotonic()
-        for images, complaints in self._batches():
-            loss = self._update(images)
+        for images, labels, complaints in self._batches():
+            loss = self._update(images, labels)
             self.step += 1
             self._report(loss, complaints, callback)
             now = time.monotonic()
@@ -156,7 +157,7 @@ class Run:
         self._save()
         return self._finish()
 
-    def _batches(self) -> Iterator[tuple[Tensor, list[str]]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
         loop, workers = self.config.train, self.workers
         loader = batches(
             self.items,
@@ -167,13 +168,13 @@ class Run:
             world=workers.world,
             workers=self.config.data.workers,
         )
-        for images, _, complaints in loader:
+        for images, labels, complaints in loader:
             images = images.to(workers.device, non_blocking=True)
             if loop.channels_last and images.ndim == 4:
                 images = images.contiguous(memory_format=torch.channels_last)
-            yield images, complaints
+            yield images, labels.to(workers.device, non_blocking=True), complaints
 
-    def _update(self, images: Tensor) -> Tensor:
+    def _update(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of AdamW on the mean loss of the global batch, which is returned."""
         config, world = self.config, self.workers.world
         lr = config.optimizer.lr_at(self.step, config.train.steps)
@@ -191,7 +192,8 @@ class Run:
             with nullcontext() if last or world == 1 else self.parallel.no_sync():  # type: ignore[operator]
                 noise = Noise(config.seed, numbers[rows])
                 with self._precision():
-                    loss = self.loss(self.trained, images[rows], noise).mean() / parts
+                    each = item_losses(self.loss, self.trained, images[rows], labels[rows], noise)
+                loss = each.mean() / parts
                 loss.backward()
             total += loss.detach()
         return self._descend(total)
@@ -262,7 +264,8 @@ class Run:
         self.progress.note(f"step {self.step}  held-out loss {entry['held_out']:.4g}")
         entries = read_log(self.folder)
         write_png(self.folder / "loss.png", loss_chart(entries))
-        write_png(self.folder / "levels.png", level_chart(entries, self.plan.sigma_data))
+        if not self.classifies:
+            write_png(self.folder / "levels.png", level_chart(entries, self.plan.sigma_data))
 
     def _agree(self, stop: bool) -> bool:
         # All processes must stop at one step; asking at every step would cost time.
@@ -284,7 +287,10 @@ class Run:
 
     def save_prior(self, measured: Mapping[str, Any]) -> None:
         card = {**self.config.card, "training": self._history(), **measured}
-        save_prior(self.averaged, self.folder / PRIOR, self.plan.architecture, card)
+        if self.classifies:
+            save_classifier(self.averaged, self.folder / CLASSIFIER, self.plan.architecture, card)
+        else:
+            save_prior(self.averaged, self.folder / PRIOR, self.plan.architecture, card)
 
     def _history(self) -> dict[str, Any]:
         return {
@@ -311,7 +317,7 @@ class Run:
     def _finish(self) -> Prior:
         """The trained prior, measured on held-out images; its file and pictures are written."""
         loop = self.config.train
-        if self.workers.first and loop.measure:
+        if self.workers.first and loop.measure and not self.classifies:
             self._draw_samples(self.folder / "samples.png")
             source = self.held_out or Items(
                 self.items.source, self.config.seed, range=self.items.range, crop=self.items.crop,
