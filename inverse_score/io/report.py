@@ -23,7 +23,6 @@ from .names import printable
 from .pictures import colour, data_uri, to_bytes
 from .volume import IMAGES, MAPS, Volume, open_volume, score
 
-MAX_SLICES = 48
 _PRESETS = {"HU": {"Soft tissue": (400, 40), "Lung": (1500, -600), "Bone": (1800, 400)}}
 _SHOWN_FACTS = ("slice", "scale", "noise_std", "misfit", "prior_share", "nfe")
 
@@ -34,7 +33,7 @@ def write_report(result: str | Path, path: str | Path) -> None:
 
 
 def render(volume: Volume) -> str:
-    """The page as text. Of volumes beyond MAX_SLICES, evenly spaced slices are shown."""
+    """The page as text; of large volumes, evenly spaced slices (`Volume.shown`)."""
     parts = {name: _asset(f"report.{name}") for name in ("css", "js")}
     attributes = volume.attributes
     fields = {
@@ -57,12 +56,12 @@ def render(volume: Volume) -> str:
 
 
 def _content(volume: Volume) -> dict[str, Any]:
-    shown = np.unique(np.linspace(0, volume.count - 1, min(volume.count, MAX_SLICES)).astype(int))
+    shown = volume.shown()
     images = [name for name in IMAGES if name in volume.names]
     low, high = _range(volume, shown, images)
     window, level = (400.0, 40.0) if volume.attributes.get("units") == "HU" else (None, None)
-    tops = {n: _top(volume, shown, n) for n in MAPS if n in volume.names}
-    slices = [_slice(volume, int(k), images, (low, high), tops) for k in shown]
+    tops = {name: volume.top(name, shown) for name in MAPS if name in volume.names}
+    slices = [_slice(volume, k, images, (low, high), tops) for k in shown]
     is_colour = volume["reconstruction", 0].ndim == 3
     names = {**IMAGES, **MAPS, "sample": "One sample"}
     if "baseline" in volume.attributes:
@@ -109,14 +108,7 @@ def _range(volume: Volume, shown, images: list[str]) -> tuple[float, float]:
         return -1024.0, 3071.0
     if volume["reconstruction", 0].ndim == 3:
         return 0.0, float(volume.attributes.get("white", 1.0))
-    top = max(float(np.quantile(volume["reconstruction", int(k)], 0.999)) for k in shown)
-    return 0.0, 1.1 * top if top > 0 else 1.0
-
-
-def _top(volume: Volume, shown, name: str) -> float:
-    if name == "prior_share":
-        return 1.0
-    return max(float(np.quantile(_luminance(volume[name, int(k)]), 0.998)) for k in shown) or 1.0
+    return 0.0, volume.top("reconstruction", shown)
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:

@@ -56,7 +56,8 @@ def write_volume(
 ) -> None:
     """Write `count` slices one by one; the file appears whole, after it was read back.
 
-    attributes: text and numbers as they are, anything else as JSON.
+    attributes: text and numbers as they are, anything else as JSON. Values must be finite but
+    for slices whose facts say status "failed", which are NaN.
     """
     import h5py
 
@@ -87,8 +88,9 @@ def _arrays(result: SliceResult) -> dict[str, np.ndarray]:
     arrays = {name: image.astype(np.float32) for name, image in result.images.items()}
     if result.samples is not None:
         arrays["samples"] = result.samples
+    failed = result.facts.get("status") == "failed"
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
+        if not failed and not np.isfinite(array).all():
             raise ValueError(f"{name} has non-finite values")
     return arrays
 
@@ -139,6 +141,23 @@ class Volume:
         with guard.open_hdf5(self.path) as file, guard.reading(self.path.name):
             return np.abs(guard.dataset(file, "samples")[index, k])
 
+    def good(self) -> list[int]:
+        """Numbers of the slices that were reconstructed."""
+        return [k for k, fact in enumerate(self.facts) if fact.get("status", "ok") == "ok"]
+
+    def shown(self, limit: int = 48) -> list[int]:
+        """At most `limit` good slices, evenly spaced: for previews and pages."""
+        good = self.good()
+        return [good[round(i)] for i in np.linspace(0, len(good) - 1, min(len(good), limit))]
+
+    def top(self, name: str, slices: list[int]) -> float:
+        """Upper end of a display of these slices: just above all but a few pixels; 1 for shares."""
+        if name == "prior_share":
+            return 1.0
+        quantile, room = (0.998, 1.0) if name in MAPS else (0.999, 1.1)
+        tops = [float(np.quantile(self[name, k], quantile)) for k in slices]
+        return room * max(tops, default=0.0) or 1.0
+
 
 def open_volume(path: str | Path) -> Volume:
     """A file written by `write_volume`; BadInput for any other."""
@@ -169,13 +188,13 @@ def score(volume: Volume, name: str) -> dict[str, float]:
     def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
         return volume["reference", k] + offset, volume[name, k] + offset
 
-    pairs = (pair(k) for k in range(volume.count))
-    peak = max(float(pair(k)[0].max()) for k in range(volume.count))
+    good = volume.good()
+    peak = max((float(pair(k)[0].max()) for k in good), default=0.0)
     if peak <= 0:
         raise BadInput(f"{volume.path.name}: the reference is nowhere positive")
     error = power = similarity = 0.0
     size = 0
-    for target, image in pairs:
+    for target, image in map(pair, good):
         difference = target.astype(np.float64) - image
         error, power = error + float((difference**2).sum()), power + float((target**2.0).sum())
         size += target.size
@@ -184,6 +203,6 @@ def score(volume: Volume, name: str) -> dict[str, float]:
     return {
         "nmse": error / power,
         "psnr": 10 * float(np.log10(peak**2 / mse)) if mse > 0 else float("inf"),
-        "ssim": similarity / volume.count,
+        "ssim": similarity / len(good),
         "data_range": peak,
     }

@@ -1,0 +1,126 @@
+"""Volumes, pages, pictures and summary.json of a plan whose units are done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..io.commits import commit_bytes, commit_json
+from ..io.pictures import colour, png, to_bytes
+from ..io.results import RunFolder, Unit
+from ..io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
+from .work import output_paths, slice_results
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+
+def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
+    """Write every output of the run; returns what summary.json holds. Units go once all is well."""
+    from ..io.report import write_report
+
+    summary: dict[str, Any] = {
+        "version": 1,
+        "status": "partial" if failed else "complete",
+        "use": NOTICE,
+        "run": folder.manifest["run"],
+        "scans": [],
+    }
+    for scan, task in enumerate(plan.tasks):
+        paths = output_paths(plan, scan)
+        bad = {unit: text for unit, text in failed.items() if unit.scan == scan}
+        mask = task.recipe.mask
+        write_volume(
+            paths["volume"],
+            slice_results(plan, folder, scan, bad),
+            len(task.slices),
+            attributes=attributes(plan, scan, folder.manifest["run"], partial=bool(bad)),
+            mask=mask,
+        )
+        volume = open_volume(paths["volume"])
+        if plan.request.pages:
+            write_report(paths["volume"], paths["page"])
+            write_pictures(volume, paths["pictures"])
+        summary["scans"].append(describe(plan, scan, volume))
+    commit_json(plan.request.out / "summary.json", summary)
+    if not failed:
+        folder.finish()
+    return summary
+
+
+def attributes(plan: Plan, scan: int, run: str, *, partial: bool) -> dict[str, Any]:
+    """Provenance of a volume: all that is needed to make it again, and nothing about a person."""
+    from .. import __version__
+
+    r, recipe = plan.request, plan.tasks[scan].recipe
+    found: dict[str, Any] = {
+        "name": plan.tasks[scan].name,
+        "software": f"inverse_score {__version__}",
+        "run": run,
+        "status": "partial" if partial else "complete",
+        "input_sha256": plan.tasks[scan].sha256,
+        "input_format": recipe.scan.format,
+        "operator": r.operator,
+        "acceleration_achieved": recipe.achieved,
+        "prior": plan.prior_name,
+        "prior_sha256": plan.prior_sha256,
+        "method": r.method,
+        "budget": plan.budget,
+        "num_samples": r.samples,
+        "seed": r.seed,
+        "device": plan.device.type,
+        "units": recipe.units,
+        "first_look": recipe.first_look,
+        "notes": "; ".join([*recipe.scan.notes, *recipe.notes]),
+    }
+    if recipe.asked is not None:
+        found["acceleration"] = float(recipe.asked)
+    if r.baseline != "none":
+        found["baseline"] = r.baseline
+    if recipe.references:
+        found["reference"] = next(iter(recipe.references))
+    if "acquisition" in recipe.scan.facts:
+        found["acquisition"] = str(recipe.scan.facts["acquisition"])
+    return found
+
+
+def describe(plan: Plan, scan: int, volume: Volume) -> dict[str, Any]:
+    """One scan's entry of summary.json: outputs by relative name, scores, facts of its slices."""
+    paths, out = output_paths(plan, scan), plan.request.out
+    entry: dict[str, Any] = {
+        "name": plan.tasks[scan].name,
+        "outputs": {k: str(p.relative_to(out)) for k, p in paths.items() if p.exists()},
+        "attributes": volume.attributes,
+        "slices": volume.facts,
+    }
+    if "reference" in volume.names and volume["reconstruction", 0].ndim == 2:
+        entry["scores"] = {
+            name: score(volume, name)
+            for name in ("zero_filled", "baseline", "reconstruction")
+            if name in volume.names
+        }
+    return json.loads(json.dumps(entry, default=str))
+
+
+def write_pictures(volume: Volume, folder: Path) -> None:
+    """One PNG a slice and image: grey images on one scale a volume, maps on their own."""
+    hu = volume.attributes.get("units") == "HU"
+    shown = volume.shown()
+    tops = {name: volume.top(name, shown) for name in volume.names}
+    for k in shown:
+        for name in volume.names:
+            image = volume[name, int(k)]
+            if name in MAPS:
+                grey = to_bytes(image.mean(0) if image.ndim == 3 else image, 0.0, tops[name])
+                pixels = colour(grey)
+            elif hu:
+                pixels = to_bytes(image, -160.0, 240.0)
+            else:
+                pixels = to_bytes(image, 0.0, tops["reconstruction"])
+                pixels = np.moveaxis(pixels, 0, -1) if image.ndim == 3 else pixels
+            number = volume.facts[int(k)]["slice"]
+            title = {"Title": IMAGES.get(name) or MAPS[name], "Disclaimer": NOTICE}
+            commit_bytes(folder / f"slice-{number:04d}-{name}.png", png(pixels, title))

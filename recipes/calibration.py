@@ -1,0 +1,177 @@
+"""What an MRI scan says about itself: noise, calibration region, phase and scale.
+
+All of it is read from the undersampled k-space alone, and all of it is equivariant: k-space times
+c gives noise and scale times |c|, and the same maps up to the phase of c.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from inverse_score.errors import BadInput
+from operators.fourier import fft2c, ifft2c
+
+# Of the half-width of k-space: samples beyond are noise and little else.
+BORDER = 0.85
+QUANTILE, OVERVIEW = 0.99, 56
+
+
+def as_kspace(kspace: Tensor, name: str = "kspace") -> Tensor:
+    """kspace as (B, coils, H, W) complex64 or complex128; (coils, H, W) becomes one item."""
+    kspace = torch.as_tensor(kspace)
+    if not kspace.is_complex():
+        raise BadInput(f"{name} must be complex; got {kspace.dtype} {tuple(kspace.shape)}")
+    if kspace.ndim == 3:
+        kspace = kspace[None]
+    if kspace.ndim != 4:
+        raise BadInput(f"{name} must be (coils, H, W) or (B, coils, H, W); got {kspace.shape}")
+    if not bool(torch.view_as_real(kspace).isfinite().all()):
+        raise BadInput(f"{name} holds NaN or infinite values")
+    return kspace if kspace.dtype == torch.complex128 else kspace.to(torch.complex64)
+
+
+def full_mask(mask: Tensor | None, kspace: Tensor) -> Tensor:
+    """mask as bool (H, W); None: whatever is not zero in all coils and items, by whole columns."""
+    H, W = kspace.shape[-2:]
+    if mask is None:
+        measured = (kspace != 0).any(dim=(0, 1))
+        columns = measured.any(dim=0)
+        return columns.expand(H, W).clone()
+    mask = torch.as_tensor(mask)
+    if tuple(mask.shape) not in {(W,), (H, W), (1, W)}:
+        raise BadInput(f"mask must be ({W},) or ({H}, {W}), as kspace; got {tuple(mask.shape)}")
+    if not bool(((mask == 0) | (mask == 1)).all()):
+        raise BadInput("mask must hold only 0 and 1")
+    if not bool(mask.any()):
+        raise BadInput("mask is zero everywhere: nothing was measured")
+    return mask.bool().expand(H, W).clone()
+
+
+def border_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Noise std (B, coils) per real and imaginary part, from the border of k-space.
+
+    |n|^2 of circular complex noise is exponential with mean 2 s^2 and median 2 s^2 ln 2; the
+    median shrugs off what signal reaches the border. mask: (H, W). Zeros are not samples.
+    """
+    H, W = kspace.shape[-2:]
+    row = (torch.arange(H) - H // 2).abs() / (H / 2)
+    column = (torch.arange(W) - W // 2).abs() / (W / 2)
+    border = (torch.maximum(row[:, None], column[None]) > BORDER).to(mask.device) & mask
+    power = kspace[..., border].abs().square()
+    sampled = power > 0
+    if int(sampled.sum(-1).min()) < 32:
+        raise BadInput(
+            f"the border of k-space has only {int(sampled.sum(-1).min())} samples to estimate the "
+            "noise from; give noise_std (--noise-std), per real and imaginary part"
+        )
+    median = power.where(sampled, torch.nan).nanmedian(dim=-1).values
+    return (median / (2 * math.log(2))).sqrt()
+
+
+def calibration_region(mask: Tensor) -> tuple[int, int]:
+    """(rows, columns) of the largest fully sampled rectangle around the centre of mask (H, W).
+
+    Of rectangles whose half-widths grow together, then in one direction while the other is
+    stopped. BadInput if fewer than 4 lines a side are there: no map can be made of them.
+    """
+    H, W = mask.shape
+    half = [0, 0]
+
+    def full(rows: int, columns: int) -> bool:
+        top, left = max(H // 2 - rows, 0), max(W // 2 - columns, 0)
+        return bool(mask[top : H // 2 + rows, left : W // 2 + columns].all())
+
+    growing = [True, True]
+    while any(growing):
+        for axis, limit in enumerate((H - H // 2, W - W // 2)):
+            wider = [h + (k == axis) for k, h in enumerate(half)]
+            both = [max(h, 1) for h in wider]
+            growing[axis] = growing[axis] and wider[axis] <= limit and full(*both)
+            if growing[axis]:
+                half = wider
+    rows, columns = 2 * half[0], 2 * half[1]
+    if min(rows, columns) < 4:
+        raise BadInput(
+            f"k-space has no calibration region: only {rows} x {columns} samples around its centre "
+            "are complete. Give coil maps (sens_maps), or a mask with a sampled centre"
+        )
+    return min(rows, H), min(columns, W)
+
+
+def low_resolution(kspace: Tensor, region: tuple[int, int]) -> Tensor:
+    """Coil images (B, coils, H, W) from the calibration region, Hann-windowed against ringing."""
+    H, W = kspace.shape[-2:]
+    window = _hann(H, region[0], kspace)[:, None] * _hann(W, region[1], kspace)[None]
+    return ifft2c(kspace * window)
+
+
+def low_resolution_maps(low: Tensor) -> Tensor:
+    """sens_maps = low / sqrt(sum |low|^2): the quick fallback for ESPIRiT; sum |.|^2 = 1."""
+    norm = low.abs().square().sum(-3, keepdim=True).sqrt()
+    return low / norm.clamp(min=1e-6 * float(norm.max()))
+
+
+def real_phase(maps: Tensor, low: Tensor) -> Tensor:
+    """Maps times a phase (B, 1, H, W) that makes the combined low-resolution image >= 0.
+
+    Coil maps are known up to a phase of each pixel. Priors of this package are learnt from images
+    that are nearly real, so the image's smooth phase goes into the maps.
+    """
+    combined = (maps.conj() * low).sum(-3, keepdim=True)
+    size = combined.abs()
+    phase = torch.where(size > 0, combined / size.clamp(min=1e-30), torch.ones_like(combined))
+    return maps * phase
+
+
+def image_scale(image: Tensor) -> Tensor:
+    """(B,): the 99 % quantile of |image| (B, H, W), averaged over blocks to 56 pixels a side.
+
+    Blocks, because noise and aliasing would move the quantile of single pixels; the quantile and
+    the 56 pixels are those that the package's MRI priors were trained with.
+    """
+    H, W = image.shape[-2:]
+    size = [max(1, min(n, round(OVERVIEW * n / max(H, W)))) for n in (H, W)]
+    blocks = torch.nn.functional.interpolate(image.abs()[:, None], size=size, mode="area")
+    scale = blocks.flatten(1).quantile(QUANTILE, dim=1)
+    if not bool((scale > 0).all()):
+        raise BadInput("the calibrated image is zero: there is nothing to scale by")
+    return scale
+
+
+def crop_readout(kspace: Tensor, rows: int) -> Tensor:
+    """k-space of the central `rows` of the image: readout oversampling removed.
+
+    Exact where whole columns are measured, since the readout direction is then fully sampled;
+    white noise stays white with the same std.
+    """
+    H = kspace.shape[-2]
+    if rows == H:
+        return kspace
+    top = (H - rows) // 2
+    return fft2c(ifft2c(kspace, dim=(-2,))[..., top : top + rows, :], dim=(-2,))
+
+
+def whiten(kspace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """(L^-1 kspace, L^-1): coils made independent with unit noise per real and imaginary part.
+
+    noise: (coils, N) samples of a noise scan; their covariance is 2 L L^H.
+    """
+    coils = kspace.shape[-3]
+    if noise.ndim != 2 or noise.shape[0] != coils or noise.shape[1] < 2 * coils:
+        raise BadInput(
+            f"noise must be (coils, samples) with {coils} coils and at least {2 * coils} samples; "
+            f"got {tuple(noise.shape)}"
+        )
+    covariance = noise @ noise.mH / noise.shape[1]
+    inverse = torch.linalg.inv(torch.linalg.cholesky(covariance / 2)).to(kspace.dtype)
+    return torch.einsum("ij,bjhw->bihw", inverse, kspace), inverse
+
+
+def _hann(size: int, support: int, like: Tensor) -> Tensor:
+    """1 at the centre size // 2, falling to 0 at the ends of the support."""
+    distance = (torch.arange(size, device=like.device) - size // 2).abs() / (support / 2 + 0.5)
+    window = 0.5 + 0.5 * torch.cos(math.pi * distance.clamp(max=1))
+    return window.to(like.real.dtype) * (distance < 1)

@@ -1,0 +1,165 @@
+"""Cartesian MRI, single- and multi-coil: from k-space to samples of the image, in its own units.
+
+kspace = M F S x + n. The recipe finds what is not given: the mask (what is not zero), the noise
+(border of k-space, or a noise scan), the coil maps (from the undersampled data's calibration
+region) with a phase that makes the image nearly real, and one scale, which is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inverse_score.errors import BadInput, BadPrior
+from inverse_score.io.priors import load_prior
+from inverse_score.prior import Prior
+from inverse_score.solver import Reconstruction
+from operators.linear import as_complex
+from operators.mri import CartesianMRI
+
+from . import calibration
+from .problem import Problem
+
+MAPS = ("espirit", "low-resolution")
+
+
+def mri(
+    prior: Prior | str | Path,
+    mask: Tensor | None = None,
+    sens_maps: Tensor | None = None,
+    *,
+    noise_std: float | None = None,
+    noise_scan: Tensor | None = None,
+    maps: str = "espirit",
+    scale: float | None = None,
+    **options: Any,
+) -> MRI:
+    """A recipe to call with k-space: recipes.mri(prior, mask)(kspace, num_samples=8, seed=0).
+
+    prior: of complex images (2 channels, real and imaginary), a Prior, a path or a shipped name.
+    mask: (W,) or (H, W) of 0 and 1; None takes the columns of kspace that are not zero.
+    sens_maps: (coils, H, W) complex; None estimates them as `maps` says. noise_std: per real and
+    imaginary part, in units of kspace, the same in every coil; noise_scan: (coils, N) samples of
+    noise to whiten the coils with; None of both takes each coil's from the border of k-space.
+    scale: image units of the prior's 1; None takes the 99 % quantile of a quick reconstruction
+    in blocks (`calibration.image_scale`).
+    options go to `inverse_score.solve`.
+    """
+    prior = load_prior(prior)
+    if prior.channels not in (None, 2):
+        raise BadPrior(
+            f"MRI needs a prior of complex images, 2 channels; this one has {prior.channels}"
+        )
+    if maps not in MAPS:
+        raise ValueError(f"maps must be one of {', '.join(MAPS)}; got {maps!r}")
+    if noise_std is not None and noise_scan is not None:
+        raise ValueError("give noise_std or noise_scan, not both")
+    return MRI(prior, mask, sens_maps, noise_std, noise_scan, maps, scale, options)
+
+
+@dataclass(frozen=True)
+class MRI:
+    """A prior and what is known of a scan; see `mri`."""
+
+    prior: Prior
+    mask: Tensor | None = None
+    sens_maps: Tensor | None = None
+    noise_std: float | None = None
+    noise_scan: Tensor | None = None
+    maps: str = "espirit"
+    scale: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        kspace: Tensor,
+        num_samples: int = 8,
+        seed: int = 0,
+        items: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Reconstruction:
+        """Samples (num_samples, B, 2, H, W) of the image, in the units of |ifft2c(kspace)|.
+
+        kspace: (coils, H, W) or (B, coils, H, W) complex, centred, zero where not measured.
+        """
+        options = {**self.options, **options}
+        return self.prepare(kspace).solve(
+            self.prior, num_samples=num_samples, seed=seed, items=items, **options
+        )
+
+    def prepare(self, kspace: Tensor) -> Problem:
+        """Noise, maps and scale of this k-space, and the problem in the prior's units.
+
+        c times kspace gives |c| times scale, noise and image, and the rest as it was.
+        """
+        kspace = calibration.as_kspace(kspace)
+        mask = calibration.full_mask(self.mask, kspace)
+        kspace = kspace * mask
+        if not bool((kspace != 0).flatten(1).any(1).all()):
+            raise BadInput("kspace is zero wherever the mask is 1: there is nothing to reconstruct")
+        maps, low, facts = self._coil_maps(kspace, mask)
+        A = CartesianMRI(mask, maps)
+        first_look = A.T(kspace)
+        if self.scale is None:
+            # A quick SENSE reconstruction: sum |sens_maps|^2 = 1, so rho is one hundredth of A^T A.
+            quick = A.solve_normal(first_look, 0.01, max_iter=15)
+            scale = calibration.image_scale(as_complex(quick))
+        else:
+            scale = torch.full((len(kspace),), float(self.scale))
+        white, white_maps, noise_std = self._whitened(kspace, maps, mask)
+        facts |= {
+            "scale": [float(s) for s in scale],
+            "noise_std": [float(s) for s in noise_std],
+            "acceleration_achieved": mask.numel() / int(mask.sum()),
+        }
+        return Problem(
+            CartesianMRI(mask, white_maps),
+            white / scale.to(white.real).reshape(-1, 1, 1, 1),
+            noise_std / scale,
+            scale,
+            first_look,
+            facts,
+        )
+
+    def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """(maps with the image's phase, low-resolution coil images, facts)."""
+        if self.sens_maps is not None:
+            low, facts = calibration.low_resolution(kspace, tuple(mask.shape)), {}
+        else:
+            region = calibration.calibration_region(mask)
+            low, facts = calibration.low_resolution(kspace, region), {"calibration": list(region)}
+        if self.sens_maps is not None:
+            maps, kind = self._given_maps(kspace), "given"
+        elif self.maps == "low-resolution" or kspace.shape[1] == 1:
+            maps, kind = calibration.low_resolution_maps(low), "low-resolution"
+        else:
+            maps, kind = calibration.espirit_maps(kspace, region), "espirit"
+        return calibration.real_phase(maps, low), low, {**facts, "maps": kind}
+
+    def _given_maps(self, kspace: Tensor) -> Tensor:
+        maps = torch.as_tensor(self.sens_maps)
+        maps = maps[None] if maps.ndim == 3 else maps
+        if tuple(maps.shape[1:]) != tuple(kspace.shape[1:]) or len(maps) not in (1, len(kspace)):
+            raise BadInput(
+                f"sens_maps must be (coils, H, W) as kspace; got sens_maps "
+                f"{tuple(self.sens_maps.shape)}, kspace {tuple(kspace.shape[1:])}"  # type: ignore[union-attr]
+            )
+        return maps.to(kspace)
+
+    def _whitened(self, kspace: Tensor, maps: Tensor, mask: Tensor):
+        """(kspace, maps, noise_std (B,)): coils scaled or mixed to one noise level an item."""
+        if self.noise_scan is not None:
+            white, mix = calibration.whiten(kspace, self.noise_scan.to(kspace))
+            maps = torch.einsum("ij,bjhw->bihw", mix, maps.expand(kspace.shape))
+            return white, maps, torch.ones(len(kspace))
+        if self.noise_std is not None:
+            return kspace, maps, torch.full((len(kspace),), float(self.noise_std))
+        per_coil = calibration.border_noise_std(kspace, mask)
+        noise_std = per_coil.square().mean(1).sqrt()
+        weight = (noise_std[:, None] / per_coil)[..., None, None]
+        return kspace * weight, maps * weight, noise_std

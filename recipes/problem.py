@@ -1,0 +1,69 @@
+"""The path that every scan recipe takes: a problem in the prior's units, solve, back to units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inverse_score.posterior.covariance import pixel_variance
+from inverse_score.prior import Prior
+from inverse_score.solver import Reconstruction, solve
+from operators.linear import LinearOperator
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y = A u + n of one or more slices, u in the prior's data units, image = scale * u.
+
+    noise_std is in units of y; first_look (B, *event) is the image that people compare with
+    (zero-filled, or filtered back-projection), in the image's units. facts are plain numbers.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    noise_std: float | Tensor
+    scale: Tensor
+    first_look: Tensor
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def solve(self, prior: Prior, **options: Any) -> Reconstruction:
+        """Samples, mean and std in the image's units; misfit and prior share need none."""
+        rec = solve(self.y, self.operator, prior, noise_std=self.noise_std, **options)
+        # What is linear in the image carries its unit; misfit and prior share have none.
+        return replace(rec, samples=self.to_units(rec.samples))
+
+    def to_units(self, u: Tensor) -> Tensor:
+        """scale * u, of any shape (..., B, *event)."""
+        return u * self.scale.to(u).reshape(-1, *[1] * len(self.operator.in_shape))
+
+    def residual(self, x: Tensor) -> Tensor:
+        """A^T (y - A u) in the image's units, for x (B, *event) in them."""
+        u = x / self.to_units(torch.ones_like(x))
+        return self.to_units(self.operator.T(self.y - self.operator(u)))
+
+    def prior_part(self, x: Tensor, prior: Prior) -> Tensor:
+        """x - R x, R = (A^T W A + I / v)^-1 A^T W A: what the data did not determine of x.
+
+        x (B, *event) in the image's units; W = noise_std^-2 (1 for exact data, and then A^T A is
+        inverted as far as float32 can), v the prior's variance of a pixel.
+        """
+        scale, offset = prior.range
+        u = (x / self.to_units(torch.ones_like(x)) - offset) / scale
+        noise = torch.as_tensor(self.noise_std, dtype=u.dtype, device=u.device) / scale
+        weight = 1 / noise.clamp(min=1e-4).square()
+        weight = weight.reshape(-1, *[1] * (self.y.ndim - 1)) if weight.ndim < 2 else weight
+        # Relative to the largest weight, so that CG works on numbers of the order of 1.
+        top = weight.flatten(1).amax(1) if weight.shape[0] > 1 else weight.max()
+        W = weight / top.reshape(-1, *[1] * (self.y.ndim - 1))
+        rho = 1 / (top * pixel_variance(prior, u.shape[1:]))
+        part = rho_part(self.operator, u, rho, W)
+        return self.to_units(part * scale)
+
+
+def rho_part(A: LinearOperator, u: Tensor, rho: Tensor, W: Tensor) -> Tensor:
+    """u - (A^T W A + rho)^-1 A^T W A u = rho (A^T W A + rho)^-1 u."""
+    solution = A.solve_normal(u, rho.expand(len(u)).to(u), W, tol=1e-3, max_iter=30)
+    return rho.reshape(-1, *[1] * (u.ndim - 1)).to(u) * solution

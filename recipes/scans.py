@@ -1,0 +1,249 @@
+"""From a scan as a file holds it to problems a slice at a time, and from samples to its images.
+
+A scan recipe decides once for the volume (sampling pattern, crop, acceleration asked and
+achieved), so that every slice can be worked on alone, in any order, by any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inverse_score.errors import BadInput
+from inverse_score.io.scan import Scan, centre_crop
+from inverse_score.prior import Prior
+from operators.linear import as_complex
+
+from .calibration import crop_readout
+from .ct import ct
+from .mri import mri
+from .problem import Problem
+
+
+@dataclass
+class ScanRecipe:
+    """What a volume needs beyond its data; subclasses are MRIScan and CTScan.
+
+    channels and shape (H, W): of the image that is solved for. mask: what of the file's data is
+    used. asked, achieved: acceleration (1 where everything is used). notes: what was decided and
+    why, for people. references: name -> slice number -> image in the output's geometry.
+    """
+
+    scan: Scan
+    channels: int
+    shape: tuple[int, int]
+    mask: np.ndarray | None = None
+    asked: float | None = None
+    achieved: float = 1.0
+    notes: list[str] = field(default_factory=list)
+    references: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict)
+    units: str = ""
+    first_look: str = "zero-filled"
+
+    def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
+        """Slice k as y = A u + n on this device."""
+        raise NotImplementedError
+
+    def picture(self, x: Tensor) -> Tensor:
+        """Images (..., channels, H, W) as people see them: (..., h, w)."""
+        raise NotImplementedError
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Images (..., channels, H, W) as they are stored: complex or real (..., h, w)."""
+        raise NotImplementedError
+
+
+class MRIScan(ScanRecipe):
+    """k-space, undersampled here (`acc` or a mask `kind`) or by the scanner.
+
+    acc on an undersampled file must agree with the file; a fully sampled one without acc is
+    reconstructed from all of its data. options: of recipes.mri (noise_std, maps, ...).
+    """
+
+    def __init__(
+        self,
+        scan: Scan,
+        *,
+        acc: float | None = None,
+        mask: str | np.ndarray | None = None,
+        seed: int = 0,
+        **options: Any,
+    ):
+        if scan.kind != "kspace":
+            raise BadInput(f"{scan.name} holds {scan.kind} data; --operator mri needs k-space")
+        H, W = scan.shape[-2:]
+        super().__init__(scan, 2, (H, W), asked=acc, references=scan.references)
+        self.options = options
+        encoded = self._encoded(W)
+        self.mask = self._choose(mask, encoded, seed)
+        self.achieved = float(encoded.sum() * H / np.broadcast_to(self.mask, (H, W)).sum())
+        self.crop = scan.crop
+        if self.mask.ndim == 1 and scan.crop is not None and scan.crop[0] < H:
+            self.shape = (scan.crop[0], W)
+            self.notes.append(f"readout oversampling removed: {H} to {scan.crop[0]} rows")
+
+    def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
+        kspace = torch.from_numpy(self.scan[k]) * torch.from_numpy(self.mask)
+        if not bool((kspace != 0).any()):
+            raise BadInput(f"{self.scan.name}, slice {k}: every k-space value is zero")
+        kspace = crop_readout(kspace[None], self.shape[0]).to(device)
+        options = dict(self.options)
+        if self.scan.noise_std is not None:
+            options.setdefault("noise_std", self.scan.noise_std)
+        mask = torch.from_numpy(self.mask).to(device)
+        return mri(prior, mask, **options).prepare(kspace)
+
+    def raw(self, x: Tensor) -> Tensor:
+        z = as_complex(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], *x.shape[-2:])
+        return centre_crop(z, self.crop) if self.crop is not None else z  # type: ignore[arg-type]
+
+    def picture(self, x: Tensor) -> Tensor:
+        return self.raw(x).abs()
+
+    def _encoded(self, width: int) -> np.ndarray:
+        """Columns that the scanner encoded, the others are zero-filled."""
+        facts, encoded = self.scan.facts, np.zeros(width, bool)
+        encoded[int(facts.get("padding_left", 0)) : int(facts.get("padding_right", width))] = True
+        return encoded
+
+    def _choose(self, wanted: str | np.ndarray | None, encoded: np.ndarray, seed: int):
+        own = self.scan.mask
+        full = own is None or bool((own == encoded).all())
+        if not full:
+            return self._keep(own, wanted)
+        if isinstance(wanted, np.ndarray):
+            self.notes.append("undersampled here with the given mask")
+            return _fitting(wanted, self.scan) & encoded
+        if self.asked is None and wanted is None:
+            self.notes.append("fully sampled, and no --acc: all of its data are used")
+            return encoded
+        if self.asked is None:
+            raise BadInput(f"--mask {wanted} needs --acc, the acceleration")
+        self.notes.append(f"undersampled here: {wanted or 'equispaced-fraction'}, seed {seed}")
+        return undersample(wanted or "equispaced-fraction", encoded, self.asked, seed)
+
+    def _keep(self, own: np.ndarray, wanted: str | np.ndarray | None) -> np.ndarray:
+        if isinstance(wanted, np.ndarray):
+            mask = _fitting(wanted, self.scan)
+            if (np.broadcast_to(mask, np.broadcast_shapes(mask.shape, own.shape)) & ~own).any():
+                raise BadInput(
+                    f"{self.scan.name}: --mask asks for k-space that the file has not measured"
+                )
+            return mask
+        if wanted is not None:
+            raise BadInput(
+                f"{self.scan.name} is undersampled already: --mask {wanted} cannot be applied"
+            )
+        told = self.scan.facts.get("acceleration")
+        found = own.shape[-1] / own.sum() if own.ndim == 1 else own.size / own.sum()
+        known = [float(found)] + ([float(told)] if told is not None else [])
+        if self.asked is not None and all(abs(r / self.asked - 1) > 0.25 for r in known):
+            raise BadInput(
+                f"{self.scan.name} is undersampled already, by {found:.3g}: leave out --acc "
+                f"{self.asked:g}"
+            )
+        self.asked = self.asked or (float(told) if told is not None else None)
+        return own
+
+
+def _fitting(mask: np.ndarray, scan: Scan) -> np.ndarray:
+    H, W = scan.shape[-2:]
+    if mask.shape not in {(W,), (H, W)}:
+        raise BadInput(f"{scan.name}: the mask must be ({W},) or ({H}, {W}); got {mask.shape}")
+    if not np.isin(mask, (0, 1)).all() or not mask.any():
+        raise BadInput(f"{scan.name}: the mask must hold 0 and 1, and at least one 1")
+    return mask.astype(bool)
+
+
+def undersample(kind: str, encoded: np.ndarray, acc: float, seed: int) -> np.ndarray:
+    """Columns of this kind of pattern among the encoded ones; the offset is drawn by the seed."""
+    width = int(encoded.sum())
+    columns = np.zeros_like(encoded)
+    low = round(width * 0.08 if acc < 6 else width * 0.04)
+    adjusted = acc * (low - width) / (low * acc - width)
+    offset = int(np.random.default_rng(seed).integers(0, round(adjusted)))
+    picked = np.zeros(width, bool)
+    picked[np.around(np.arange(offset, width - 1, adjusted)).astype(int)] = True
+    pad = (width - low + 1) // 2
+    picked[pad : pad + low] = True
+    columns[encoded] = picked
+    return columns
+
+
+class CTScan(ScanRecipe):
+    """A sinogram; acc keeps every acc-th view. options: of recipes.ct (noise_std)."""
+
+    def __init__(
+        self,
+        scan: Scan,
+        *,
+        acc: float | None = None,
+        mask: str | np.ndarray | None = None,
+        seed: int = 0,
+        **options: Any,
+    ):
+        if scan.kind != "sinogram":
+            raise BadInput(f"{scan.name} holds {scan.kind} data; --operator ct needs a sinogram")
+        if isinstance(mask, str):
+            raise BadInput(f"CT is thinned out by views: --acc N keeps every N-th; got {mask!r}")
+        shape = scan.geometry["image_shape"]
+        super().__init__(scan, 1, shape, asked=acc, references=scan.references, units="HU")  # type: ignore[arg-type]
+        self.first_look, self.options = "filtered back-projection", options
+        views = len(scan.angles)  # type: ignore[arg-type]
+        self.mask = _views(mask, views, acc, scan.name)
+        self.achieved = views / int(self.mask.sum())
+        if self.achieved > 1:
+            self.notes.append(f"{self.mask.sum()} of {views} views are used")
+        self._radon: dict[str, Any] = {}
+
+    def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
+        geometry, kept = self.scan.geometry, torch.from_numpy(self.mask)
+        sinogram = torch.from_numpy(self.scan[k])[kept][None, None].to(device)
+        recipe = ct(
+            prior,
+            self.radon(),
+            value=geometry["value"],
+            I0=geometry.get("I0"),
+            mu_water=geometry["mu_water_per_mm"],
+            **self.options,
+        )
+        return recipe.prepare(sinogram)
+
+    def radon(self) -> Any:
+        """The projector of the views that are used; built once a process."""
+        from operators import Radon
+
+        if "of these views" not in self._radon:
+            geometry = self.scan.geometry
+            angles = torch.from_numpy(self.scan.angles[self.mask])  # type: ignore[index]
+            self._radon["of these views"] = Radon(
+                self.shape,
+                angles,
+                self.scan.shape[-1],
+                geometry["type"],
+                pixel_size=geometry["pixel_mm"],
+            )
+        return self._radon["of these views"]
+
+    def raw(self, x: Tensor) -> Tensor:
+        return x[..., 0, :, :]
+
+    picture = raw
+
+
+def _views(mask: np.ndarray | None, views: int, acc: float | None, name: str) -> np.ndarray:
+    if mask is not None:
+        if mask.shape != (views,) or not np.isin(mask, (0, 1)).all() or not mask.any():
+            raise BadInput(f"{name}: the mask must be ({views},), a 0 or 1 a view; {mask.shape}")
+        return mask.astype(bool)
+    step = 1 if acc is None else int(acc)
+    if acc is not None and (step != acc or not 1 <= step <= views):
+        raise BadInput(f"{name}: --acc must be a whole number up to {views} views; got {acc:g}")
+    kept = np.zeros(views, bool)
+    kept[::step] = True
+    return kept
