@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,9 @@ def list_images(
     """The images of a file or folder (searched in depth; links and hidden files are left out).
 
     key: the array of an npz. channels: 1 or 3, of pictures; the first picture's by default.
-    kspace_images(scan) gives the complex image of a slice number for multi-coil k-space; without
-    it only single-coil k-space is read, by the inverse centred FFT.
+    kspace_images(scan) gives a function of the slice number, whose complex images are taken as
+    they are; without it only single-coil k-space is read, by the inverse centred FFT, and divided
+    by its volume's scale.
     """
     root = Path(path)
     files = find_files(root)
@@ -277,15 +278,29 @@ def _scan_images(path: Path, name: str, format: str, kspace_images: Any) -> list
     if format == "nifti":
         from .io.nifti import read_nifti
 
-        scan = read_nifti(path)
+        scan, group = read_nifti(path), name
         slices: Slices = scan.__getitem__
     else:
         from .io.fastmri import open_fastmri
 
         scan = open_fastmri(path)
         slices = _kspace_slices(scan, kspace_images)
+        group = _person_of(path) or name
     volume = Volume(slices, len(scan), name)
-    return [Image(name, f"{name}, slice {k}", "", VolumeSlice(volume, k)) for k in range(len(scan))]
+    scaled = format == "nifti" or kspace_images is None
+    return [
+        Image(group, f"{name}, slice {k}", "", VolumeSlice(volume, k, scaled))
+        for k in range(len(scan))
+    ]
+
+
+def _person_of(path: Path) -> str | None:
+    """A hash of the file's patient number, so that files of one person stay together."""
+    from .io import guard
+
+    with guard.open_hdf5(path) as file:
+        person = guard.attribute(file, "patient_id") if "patient_id" in file.attrs else None
+    return None if person is None else hashlib.sha256(str(person).encode()).hexdigest()[:12]
 
 
 def _kspace_slices(scan: Scan, kspace_images: Any) -> Slices:
@@ -367,8 +382,3 @@ def _finite(values: np.ndarray, name: str) -> np.ndarray:
     if bad:
         raise BadInput(f"{name}: {bad} values are NaN or infinite")
     return values
-
-
-def groups(images: Sequence[Image]) -> Iterator[str]:
-    """The groups in order of appearance."""
-    return iter(dict.fromkeys(image.group for image in images))

@@ -34,6 +34,8 @@ def train(
     """
     from dataclasses import replace
 
+    from recipes.training_images import MRITrainingImages
+
     from ..training.config import load_config
     from ..training.loop import PRIOR
     from ..training.loop import train as run
@@ -44,7 +46,7 @@ def train(
         out=settings.out if out is None else out,
         init_from=settings.init_from if init_from is None else init_from,
     )
-    prior = run(settings, resume="auto" if auto_resume else resume)
+    prior = run(settings, resume="auto" if auto_resume else resume, kspace_images=MRITrainingImages)
     if os.environ.get("RANK", "0") != "0":
         return
     path = Path(settings.out) / PRIOR

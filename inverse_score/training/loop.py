@@ -45,6 +45,7 @@ def train(
     augment: Augment | None = None,
     resume: bool | Literal["auto"] = False,
     callback: Callable[[int, float], None] | None = None,
+    kspace_images: Callable[[Any], Any] | None = None,
 ) -> Prior:
     """Train a prior and return it; its file is `out`/prior.safetensors.
 
@@ -58,13 +59,13 @@ def train(
 
     Resuming is exact: the images, their order, cuts and noise, and any dropout are functions of
     the seed and the step. SIGINT and SIGTERM finish the step, save, and leave by
-    KeyboardInterrupt or exit code 143.
+    KeyboardInterrupt or exit code 143. kspace_images: as in sources.list_images.
     """
     config = as_config(config)
     if dataset is None:
         from ..data import from_config
 
-        dataset, held_out, config = from_config(config)
+        dataset, held_out, config = from_config(config, kspace_images=kspace_images)
     range_ = config.data.range or (1.0, 0.0)
     data = config.data
     items = Items(
