@@ -1,0 +1,312 @@
+"""The blocks that NCSN++, DDPM++, DDPM, the guided-diffusion U-Net and EDM's networks share.
+
+One residual block, one attention block, one pair of resampling functions; what differs between
+the networks is a `Style`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import winograd
+
+Resampling = Literal["up", "down"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """What distinguishes the blocks of one published network from another's.
+
+    groups, min_group: group norm has min(groups, C // min_group) groups. eps: of group norm.
+    skip_scale: of a sum with its skip (sqrt(1/2): Karras et al. 2018's unit variance).
+    scale_shift: the embedding scales and shifts (adaptive group norm) or only shifts.
+    taps: one axis of the separable resampling filter; (1, 1): mean down, nearest up.
+    project_resampled: a 1x1 convolution in the skip of every block that resamples.
+    head_channels: width of an attention head; None: one head.
+    """
+
+    groups: int = 32
+    min_group: int = 4
+    eps: float = 1e-6
+    dropout: float = 0.0
+    skip_scale: float = math.sqrt(0.5)
+    scale_shift: bool = False
+    taps: tuple[int, ...] = (1, 3, 3, 1)
+    project_resampled: bool = True
+    head_channels: int | None = None
+    num_heads: int | None = None
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        groups = min(self.groups, max(1, channels // self.min_group))
+        if channels % groups:
+            raise ValueError(f"{channels} channels do not divide into {groups} groups of the norm")
+        return nn.GroupNorm(groups, channels, eps=self.eps)
+
+    def heads(self, channels: int) -> int:
+        heads = self.num_heads or channels // (self.head_channels or channels)
+        if heads == 0 or channels % heads:
+            raise ValueError(
+                f"{channels} channels do not divide into heads of {self.head_channels} "
+                f"(num_heads {self.num_heads})"
+            )
+        return heads
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps the size; by Winograd's filtering where that is faster."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if winograd.pays(x, self.weight):
+            return winograd.conv3x3(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class ResBlock(nn.Module):
+    """skip_scale (S(R x) + conv1(silu(norm1(conv0(R silu(norm0 x)) + W emb)))); R resamples.
+
+    Residual block of BigGAN (Brock et al. 2019) as in Song et al. 2021, app. H, and, without R,
+    of DDPM (Ho et al. 2020). emb (B, embedding) comes activated.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int | None,
+        style: Style,
+        resample: Resampling | None = None,
+    ):
+        super().__init__()
+        self.style, self.resampling = style, resample
+        self.norm0 = style.norm(in_channels)
+        self.conv0 = initialise(Conv3x3(in_channels, out_channels))
+        features = out_channels * (2 if style.scale_shift else 1)
+        self.dense = None if embedding is None else initialise(nn.Linear(embedding, features))
+        self.norm1 = style.norm(out_channels)
+        self.conv1 = initialise(Conv3x3(out_channels, out_channels), 0.0)
+        project = in_channels != out_channels or (resample and style.project_resampled)
+        self.skip = initialise(nn.Conv2d(in_channels, out_channels, 1)) if project else None
+
+    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        h = functional.silu(self.norm0(x))
+        h = self.conv0(self.resample(h))
+        h = self.modulate(h, emb)
+        h = functional.dropout(functional.silu(h), self.style.dropout, self.training)
+        h = self.shortcut(x) + self.conv1(h)
+        return h if self.style.skip_scale == 1.0 else h * self.style.skip_scale
+
+    def modulate(self, h: Tensor, emb: Tensor | None) -> Tensor:
+        if self.dense is None or emb is None:
+            return self.norm1(h)
+        features = self.dense(emb)[:, :, None, None]
+        if not self.style.scale_shift:
+            return self.norm1(h + features)
+        scale, shift = features.chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm1(h), 1 + scale)
+
+    def resample(self, x: Tensor) -> Tensor:
+        if self.resampling is None:
+            return x
+        return (upsample if self.resampling == "up" else downsample)(x, self.style.taps)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        if self.skip is None or self.resampling != "up":
+            x = self.resample(x)
+            return x if self.skip is None else self.skip(x)
+        # A 1x1 convolution commutes with the filter; before it, it has a quarter of the pixels.
+        x = functional.conv2d(x, self.skip.weight)
+        return self.resample(x) + self.skip.bias[:, None, None]  # type: ignore[index]
+
+
+class Attention(nn.Module):
+    """skip_scale (x + W softmax(q^T k / sqrt(d)) v): attention of all pixels to all pixels."""
+
+    def __init__(self, channels: int, style: Style):
+        super().__init__()
+        self.heads, self.skip_scale = style.heads(channels), style.skip_scale
+        self.norm = style.norm(channels)
+        self.qkv = initialise(nn.Linear(channels, 3 * channels), 0.1)
+        self.proj = initialise(nn.Linear(channels, channels), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        h = self.qkv(self.norm(x).permute(0, 2, 3, 1).reshape(batch, -1, channels))
+        q, k, v = h.reshape(batch, -1, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        h = self.proj(attend(q, k, v).transpose(1, 2).reshape(batch, -1, channels))
+        h = x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return h if self.skip_scale == 1.0 else h * self.skip_scale
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v, each (B, heads, pixels, d)."""
+    # The fused kernel has neither a forward derivative nor a second one.
+    if not torch.is_grad_enabled():
+        return functional.scaled_dot_product_attention(q, k, v)
+    return torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2), dim=-1) @ v
+
+
+class StridedConv(nn.Conv2d):
+    """Half the size by a 3x3 convolution of stride 2.
+
+    before: zeros above and to the left (1: symmetric; 0: TensorFlow's "SAME", one row and column
+    of zeros below and to the right, as in DDPM).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, before: int):
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=before)
+        self.before = before
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.before else functional.pad(x, (0, 1, 0, 1)))
+
+
+class NearestConv(Conv3x3):
+    """Twice the size: each pixel repeated, then a 3x3 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class FilteredConv(nn.Conv2d):
+    """A 3x3 convolution with resampling by the filter: half the size, or twice.
+
+    down: conv2d(filter * x) at every second pixel; up: filter * conv2d(x with zeros between).
+    (StyleGAN2's order of the two, Karras et al. 2020, app. B.)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, resample: Resampling, taps):
+        super().__init__(in_channels, out_channels, 3)
+        self.resampling, self.taps = resample, tuple(taps)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = len(self.taps) - 1
+        if self.resampling == "down":
+            x = _filter(functional.pad(x, ((pad + 2) // 2, (pad + 1) // 2) * 2), self.taps)
+            return functional.conv2d(x, self.weight, self.bias, stride=2)
+        # The adjoint of a strided convolution puts the zeros in; flipped, it is not transposed.
+        kernel = self.weight.flip(2, 3).transpose(0, 1)
+        x = functional.conv_transpose2d(x, kernel, stride=2)
+        x = functional.pad(x, ((pad - 2) // 2 + 1, (pad - 3) // 2 + 1) * 2)
+        x = 4 * _filter(x, self.taps)
+        return x + self.bias[:, None, None]  # type: ignore[index]
+
+
+def downsample(x: Tensor, taps: tuple[int, ...]) -> Tensor:
+    """x filtered by the separable taps / sum, every second pixel kept; zeros outside."""
+    if taps == (1, 1):
+        return functional.avg_pool2d(x, 2)
+    kernel = _kernel(x, taps).expand(x.shape[1], 1, -1, -1)
+    return functional.conv2d(x, kernel, stride=2, padding=(len(taps) - 1) // 2, groups=x.shape[1])
+
+
+def upsample(x: Tensor, taps: tuple[int, ...]) -> Tensor:
+    """x with zeros between, filtered by the separable 4 taps / sum: the adjoint of downsample, x 4.
+
+    Each output pixel of the four phases sees 2x2 input pixels, weighted 3:1 for taps (1, 3, 3, 1).
+    """
+    if taps == (1, 1):
+        return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    if taps != (1, 3, 3, 1):
+        kernel = 4 * _kernel(x, taps).expand(x.shape[1], 1, -1, -1)
+        padding = (len(taps) - 2) // 2
+        return functional.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=x.shape[1])
+    return _double(_double(x, 2), 3)
+
+
+def _double(x: Tensor, axis: int) -> Tensor:
+    """Twice the length along an axis: (x[i-1] + 3 x[i]) / 4 and (3 x[i] + x[i+1]) / 4 in turn."""
+    shape = list(x.shape)
+    pad = (0, 0, 1, 1) if axis == 2 else (1, 1, 0, 0)
+    quarter = functional.pad(0.25 * x, pad)
+    size = shape[axis]
+    even = torch.add(quarter.narrow(axis, 0, size), x, alpha=0.75)
+    odd = torch.add(quarter.narrow(axis, 2, size), x, alpha=0.75)
+    shape[axis] *= 2
+    both = torch.stack([even, odd], dim=axis + 1)
+    return both.flatten(axis, axis + 1)
+
+
+def _filter(x: Tensor, taps: tuple[int, ...]) -> Tensor:
+    """The separable filter taps / sum on every channel, without padding."""
+    return functional.conv2d(x, _kernel(x, taps).expand(x.shape[1], 1, -1, -1), groups=x.shape[1])
+
+
+def _kernel(x: Tensor, taps: tuple[int, ...]) -> Tensor:
+    # Resampling filters are symmetric, so correlation and convolution are one.
+    line = torch.tensor(taps, dtype=x.dtype, device=x.device)
+    return torch.outer(line, line)[None, None] / line.sum() ** 2
+
+
+class NoiseEmbedding(nn.Module):
+    """silu(W1 silu(W0 features(label))): label (B,) to (B, 4 width).
+
+    kind "fourier": sin and cos of 2 pi W label, W ~ N(0, scale^2) and never trained (Tancik et al.
+    2020); "positional": sin and cos of label 10^(-4 k / (width / 2 - last)) (Vaswani et al. 2017),
+    last 1 (DDPM) or 0 (guided-diffusion), cosines first if `cosine_first`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        kind: str,
+        *,
+        scale: float = 16.0,
+        last: int = 1,
+        cosine_first: bool = False,
+        channels: int | None = None,
+    ):
+        super().__init__()
+        self.kind, self.cosine_first = kind, cosine_first
+        size = channels or width
+        if kind == "fourier":
+            self.register_buffer("W", torch.randn(size) * scale)
+        elif kind == "positional":
+            step = -math.log(1e4) / max(1, size // 2 - last)
+            frequencies = torch.exp(torch.arange(size // 2, dtype=torch.float32) * step)
+            self.register_buffer("frequencies", frequencies, persistent=False)
+        else:
+            raise ValueError(f"embedding must be 'fourier' or 'positional'; got {kind!r}")
+        features = 2 * size if kind == "fourier" else size
+        self.linear0 = initialise(nn.Linear(features, 4 * width))
+        self.linear1 = initialise(nn.Linear(4 * width, 4 * width))
+
+    def forward(self, label: Tensor) -> Tensor:
+        features = self.features(label)
+        return functional.silu(self.linear1(functional.silu(self.linear0(features))))
+
+    def features(self, label: Tensor) -> Tensor:
+        if self.kind == "fourier":
+            # This order of the factors, because phases of hundreds of radians amplify rounding.
+            phase = label[:, None] * self.W[None, :] * 2 * math.pi
+        else:
+            phase = label[:, None] * self.frequencies[None, :]
+        pair = (phase.cos(), phase.sin()) if self.cosine_first else (phase.sin(), phase.cos())
+        features = torch.cat(pair, dim=1)
+        return functional.pad(features, (0, self.linear0.in_features - features.shape[1]))
+
+
+def initialise(module, scale: float = 1.0):
+    """Weights U(-a, a) with a^2 = 3 scale / mean fan, biases 0 (DDPM's); scale 0 means 1e-10."""
+    weight = module.weight
+    field = math.prod(weight.shape[2:])
+    fan = 0.5 * (weight.shape[0] + weight.shape[1]) * field
+    nn.init.uniform_(weight, -1.0, 1.0)
+    with torch.no_grad():
+        weight.mul_(math.sqrt(3 * (scale or 1e-10) / fan))
+    nn.init.zeros_(module.bias)
+    return module
