@@ -54,7 +54,7 @@ def read_array(
     full = tuple(sizes.get(name, 1) for name in _ORDER[kind])
     extras = _beside(path, form, key, kind, full)
     if kind == "kspace" and "mask" not in extras:
-        extras["mask"] = sampled(read(full[0] // 2))
+        extras["mask"] = sampled(read, full[0])
     name = {"hdf5": "HDF5"}.get(form, form)
     return Scan(kind, full, read, (path,), name, nan=nan, **extras)  # type: ignore[arg-type]
 

@@ -46,7 +46,7 @@ def read_bart(path: str | Path, kind: str | None = None, nan: str = "refuse") ->
         raise BadInput(f"{path.name} has {coils} coils: k-space or coil images, not an image")
     read = BartSlice(path, plane, hybrid and kind == "kspace", kind)
     shape = (slices, coils, *size) if kind == "kspace" else (slices, *size)
-    mask = sampled(read(slices // 2)) if kind == "kspace" else None
+    mask = sampled(read, slices) if kind == "kspace" else None
     return Scan(kind, shape, read, files, "bart", mask=mask, nan=nan)  # type: ignore[arg-type]
 
 

@@ -166,19 +166,26 @@ def _crop_corner(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[int, in
     return (shape[0] - size[0]) // 2, (shape[1] - size[1]) // 2
 
 
-def sampled(kspace: np.ndarray) -> np.ndarray | None:
-    """What a slice (coils, H, W) measured, as it is zero elsewhere: (W,), (H, W), or None for all.
+def sampled(read: Callable[[int], np.ndarray], slices: int) -> np.ndarray | None:
+    """What k-space (coils, H, W) measured, as it is zero elsewhere: (W,), (H, W), None for all.
 
-    BadInput where nothing at all was measured.
+    Seen in the middle slice, or where that cannot be read in the first or last. BadInput where
+    nothing was measured.
     """
-    occupied = (kspace != 0).any(axis=0)
+    occupied = (_readable(read, [slices // 2, 0, slices - 1]) != 0).any(axis=0)
     if not occupied.any():
         raise BadInput("every k-space value of the middle slice is zero")
     columns = occupied.any(axis=0)
-    if np.array_equal(occupied, np.broadcast_to(columns, occupied.shape)):
-        return None if columns.all() else columns
-    # A stray zero is a measured value; a pattern leaves out more than that.
-    share = occupied[:, columns].mean()
-    if share > 0.99:
+    # A stray zero is a measured value; a pattern of points leaves out more than that.
+    if occupied[:, columns].mean() > 0.99:
         return None if columns.all() else columns
     return occupied
+
+
+def _readable(read: Callable[[int], np.ndarray], order: list[int]) -> np.ndarray:
+    for k in order[:-1]:
+        try:
+            return read(k)
+        except BadInput:
+            continue
+    return read(order[-1])
