@@ -6,6 +6,7 @@ skips are added, not concatenated; the noise level enters every block as a scale
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -66,7 +67,7 @@ class UNet(nn.Module):
 
         self.down = nn.ModuleList(level(width) for width in widths)
         self.up = nn.ModuleList(level(width) for width in widths[:-1])
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.attend = Attention(widths[-1]) if attention else nn.Identity()

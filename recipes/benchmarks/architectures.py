@@ -112,7 +112,9 @@ def main() -> None:
         network, seen = train(VARIANTS[name], images, arguments.minutes)
         size = sum(p.numel() for p in network.parameters()) / 1e6
         errors = " | ".join(f"{error:.2f}" for error in held_out(network, x))
-        print(f"| {name} | {size:.2f} | {milliseconds(network):.0f} | {seen} | {errors} |", flush=True)
+        print(
+            f"| {name} | {size:.2f} | {milliseconds(network):.0f} | {seen} | {errors} |", flush=True
+        )
 
 
 if __name__ == "__main__":

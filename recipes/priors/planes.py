@@ -56,7 +56,7 @@ def load_stack(path: Path) -> Stack:
     parts = np.moveaxis(image, -1, 0) if image.ndim == 4 else image[None]
     voxels = torch.from_numpy(np.ascontiguousarray(parts))
     if kind != "slices" and max(voxel) < 0.7:
-        # Averages at half a millimetre are smooth at that scale; halved, they are as sharp as heads.
+        # Averages at half a millimetre are smooth; at one they are as sharp as heads.
         voxels = functional.avg_pool3d(voxels, 2)
         voxel = tuple(2 * size for size in voxel)
     return Stack(path.stem, voxels, voxel, kind == "slices")

@@ -70,7 +70,7 @@ def names() -> list[str]:
 
 
 def load_sources(name: str, folder: Path = FOLDER) -> tuple[dict[str, Package], list[Source]]:
-    """The packages, by name, and the files of prior `name`; checks that no person is on two sides."""
+    """Packages by name, and the files, of prior `name`; no person may be on two sides."""
     path = folder / f"{name}.sources.yaml"
     if not path.is_file():
         raise BadInput(f"no sources for {name!r}; known: {', '.join(names())}")

@@ -74,12 +74,14 @@ def read_dicom_series(files: Sequence[bytes]) -> Volume:
     slices.sort(key=lambda item: float(normal @ np.array(item.ImagePositionPatient, float)))
     places = [float(normal @ np.array(item.ImagePositionPatient, float)) for item in slices]
     gap = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
-    image = np.stack([
-        item.pixel_array * float(item.get("RescaleSlope", 1)) + float(item.get("RescaleIntercept", 0))
-        for item in slices
-    ])  # fmt: skip
+    image = np.stack([_rescaled(item) for item in slices])
     rows, columns = (float(value) for value in slices[0].PixelSpacing)
     return image.astype(np.float32), (gap, rows, columns)
+
+
+def _rescaled(item) -> np.ndarray:
+    slope, intercept = item.get("RescaleSlope", 1), item.get("RescaleIntercept", 0)
+    return item.pixel_array * float(slope) + float(intercept)
 
 
 def read_idx(content: bytes) -> np.ndarray:
