@@ -53,8 +53,8 @@ class GaussianMixturePrior(Prior):
         covs = torch.as_tensor(covs).detach().to("cpu", torch.float64)
         _check_parameters(weights, means, covs)
         self.values, self.vectors = _eigh(0.5 * (covs + covs.mT))
-        # A denoising step at ratio r loses r^2 / (C + r^2) of the variance: 4 % at r^2 = C / 25.
-        self._smallest_scale = 0.2 * math.sqrt(self.values.min().item())
+        # x0_hat at ratio r has lost r^2 / (C + r^2) of the variance C: 2 % at r = 0.15 std.
+        self._smallest_scale = 0.15 * math.sqrt(self.values.min().item())
         super().__init__(
             self._network,
             sde,
@@ -68,7 +68,7 @@ class GaussianMixturePrior(Prior):
 
     @property
     def smallest_scale(self) -> float:
-        """The noise-to-signal at which sampling ends: a fifth of the least principal std, or the
+        """The noise-to-signal at which sampling ends: 0.15 of the least principal std, or the
         SDE's own least where that is larger (VE's sigma_min)."""
         return max(self._smallest_scale, self.sde.ratio(self.t_min))
 

@@ -24,9 +24,10 @@ from .driver import Correct, score_of
 def langevin(prior: Prior, noise: Noise, *, snr: float = 0.16, alpha: str = "one") -> Correct:
     """x + eps score + sqrt(2 eps) z, eps = 2 alpha (snr |z| / |score|)^2.
 
-    Song et al. 2021, alg. 4. The norms are each item's own (the reference code takes their mean over the batch). alpha "one"
-    is invariant under x -> x / alpha(t). For reproduction: "paper" is alpha(t)^2 of VP, which all
-    but stops the corrector at large t; "released" is the code's 1 - beta_i, (alpha_t / alpha_s)^2.
+    Song et al. 2021, alg. 4, with each item's own norms (the reference code takes their mean over
+    the batch). alpha "one" is invariant under x -> x / alpha(t). For reproduction: "paper" is VP's
+    alpha(t)^2, which all but stops the corrector at large t; "released" is the code's 1 - beta_i,
+    (alpha_t / alpha_s)^2.
     """
     _check_positive(snr=snr)
     weigh = _choose_alpha(prior, alpha)

@@ -95,7 +95,7 @@ def sample(
     start. callback(step, t, x, x0_hat) sees the prior's own units u. info: method, nfe, vjps,
     times, seconds. Bad arguments raise ValueError.
     """
-    prior = _as_prior(prior)
+    prior = as_prior(prior)
     method = DEFAULT_METHOD if method == "auto" else method
     sampler = choose(SAMPLERS, method, "sampler")
     shape = _full_shape(prior, shape)
@@ -112,7 +112,8 @@ def sample(
     return x, {**info, "seconds": seconds}
 
 
-def _as_prior(prior: Any) -> Prior:
+def as_prior(prior: Any) -> Prior:
+    """A Prior as it is; a path or a name loaded."""
     if isinstance(prior, Prior):
         return prior
     if isinstance(prior, str | os.PathLike):
