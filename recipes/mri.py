@@ -102,7 +102,7 @@ class MRI:
         kspace = kspace * mask
         if not bool((kspace != 0).flatten(1).any(1).all()):
             raise BadInput("kspace is zero wherever the mask is 1: there is nothing to reconstruct")
-        maps, low, facts = self._coil_maps(kspace, mask)
+        maps, facts = self._coil_maps(kspace, mask)
         A = CartesianMRI(mask, maps)
         first_look = A.T(kspace)
         if self.scale is None:
@@ -126,8 +126,8 @@ class MRI:
             facts,
         )
 
-    def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """(maps with the image's phase, low-resolution coil images, facts)."""
+    def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """(coil maps with the image's phase, how they came about)."""
         if self.sens_maps is not None:
             low, facts = calibration.low_resolution(kspace, tuple(mask.shape)), {}
         else:
@@ -139,7 +139,7 @@ class MRI:
             maps, kind = calibration.low_resolution_maps(low), "low-resolution"
         else:
             maps, kind = calibration.espirit_maps(kspace, region), "espirit"
-        return calibration.real_phase(maps, low), low, {**facts, "maps": kind}
+        return calibration.real_phase(maps, low), {**facts, "maps": kind}
 
     def _given_maps(self, kspace: Tensor) -> Tensor:
         maps = torch.as_tensor(self.sens_maps)

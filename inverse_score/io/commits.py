@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,16 +77,17 @@ def resources(error: OSError, path: Path) -> Exception:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold folder/.name.lock; BadInput if a living process holds it, stale locks are taken over.
+def locked(folder: Path, name: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold folder/.name.lock; BadInput if a living process holds it for `patience` seconds more.
 
     A lock names host, process and the process's start, so that a reused process number is not
-    mistaken for its first owner. One from another host is never called stale.
+    mistaken for its first owner. Locks of processes that are gone are taken over; one from
+    another host is never called stale.
     """
     path = folder / f".{name}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _take(path)
+        _take(path, time.monotonic() + patience)
     except OSError as error:
         raise resources(error, path) from error
     try:
@@ -108,26 +110,27 @@ def holder(path: Path) -> dict[str, Any] | None:
     return record if record.get("start") == _started(record.get("pid", -1)) else None
 
 
-def _take(path: Path) -> None:
+def _take(path: Path, until: float) -> None:
     me = {"pid": os.getpid(), "host": socket.gethostname(), "start": _started(os.getpid())}
     # Linked into place, so that a lock file is never seen half written.
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     draft.write_text(json.dumps(me))
     try:
-        for _ in range(2):
+        while True:
             try:
                 os.link(draft, path)
                 return
             except FileExistsError:
                 owner = holder(path)
-                if owner is not None:
-                    break
+            if owner is None:
                 path.unlink(missing_ok=True)
-        owner = holder(path) or {}
-        raise BadInput(
-            f"{path.parent.name} is being written by process {owner.get('pid')} on "
-            f"{owner.get('host')}; wait for it, or delete {path.name} if that process is gone"
-        )
+            elif time.monotonic() >= until:
+                raise BadInput(
+                    f"{path.parent.name} is being written by process {owner.get('pid')} on "
+                    f"{owner.get('host')}; wait for it, or delete {path.name} if it is gone"
+                )
+            else:
+                time.sleep(0.1)
     finally:
         draft.unlink()
 

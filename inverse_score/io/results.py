@@ -85,10 +85,21 @@ class RunFolder:
         manifest["run"] = sha256_json(manifest)
         run = RunFolder(out, manifest)
         run._spare(sources)
+        # Shards that start together must not clear what another has begun.
+        with locked(run.out, "start", patience=60.0 if shared else 0.0):
+            return run._start(resume, overwrite, shared)
+
+    def _start(self, resume: bool, overwrite: bool, shared: bool) -> RunFolder:
+        run, out, manifest = self, self.out, self.manifest
         old = run._old_manifest()
-        if old is not None and (resume or (shared and old.get("run") == manifest["run"])):
+        if old is None and resume:
+            raise BadInput(f"--resume: {out.name or out} holds no run to go on with")
+        joined = shared and old is not None and old.get("run") == manifest["run"]
+        if resume or (joined and not overwrite):
             run._check_same(old)
             return run
+        if overwrite and shared:
+            raise BadInput("--overwrite cannot be shared out: delete the outputs, or do it in one")
         existing = [path.name for path in run.outputs() if path.exists()]
         if (existing or old is not None) and not overwrite:
             what = existing[0] if existing else "an unfinished run"
