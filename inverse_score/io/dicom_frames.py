@@ -87,11 +87,15 @@ def frames_of(path: str | Path) -> list[Frame]:
 
 
 def _is_no_image(found: Dataset) -> bool:
-    """A whole file of another sort: a report, a plan, a DICOMDIR."""
+    """A whole file of another sort (a report, a plan, a DICOMDIR), not an image that was cut."""
+    from pydicom.uid import UID
+
     if "Rows" in found or "SamplesPerPixel" in found:
         return False
-    names = str(found.get("SOPClassUID", "")), str(found.file_meta.get("MediaStorageSOPClassUID"))
-    return (bool(names[0]) and names[0] == names[1]) or names[1] == _DICOMDIR
+    told = str(found.get("SOPClassUID", "")), str(found.file_meta.get("MediaStorageSOPClassUID"))
+    if told[1] == _DICOMDIR:
+        return True
+    return bool(told[0]) and told[0] == told[1] and "Image Storage" not in UID(told[0]).name
 
 
 def _check_image(path: Path, header: Header) -> None:
