@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from . import app
+
+if TYPE_CHECKING:
+    from ..training.config import DataConfig
 
 
 @app.command()
@@ -46,7 +50,14 @@ def train(
         out=settings.out if out is None else out,
         init_from=settings.init_from if init_from is None else init_from,
     )
-    prior = run(settings, resume="auto" if auto_resume else resume, kspace_images=MRITrainingImages)
+    dataset, held_out = _prepared(settings.data)
+    prior = run(
+        settings,
+        dataset=dataset,
+        held_out=held_out,
+        resume="auto" if auto_resume else resume,
+        kspace_images=MRITrainingImages,
+    )
     if os.environ.get("RANK", "0") != "0":
         return
     path = Path(settings.out) / PRIOR
@@ -55,3 +66,16 @@ def train(
         print(json.dumps({"prior": str(path), **training}))
     else:
         print(path)
+
+
+def _prepared(data: DataConfig) -> tuple[Any, Any]:
+    """The datasets of a folder that `prepare` filled; (None, None) leaves it to the library."""
+    if data.format != "prepared":
+        return None, None
+    from recipes.priors import datasets
+
+    from ..errors import BadInput
+
+    if data.path is None:
+        raise BadInput("data.path is missing: the folder that `inverse-score prepare` filled")
+    return datasets(data.path, None if data.crop is None else data.crop[0])

