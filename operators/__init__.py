@@ -1,31 +1,42 @@
 """Linear forward operators with exact adjoints: y = A(x), A.T(y), closed-form solves."""
 
 from .algebra import Composition, Diagonal, FromFunction, Scaled, VStack, vstack
+from .blur import Blur, GaussianBlur, MotionBlur
 from .color import REC601, Grayscale
+from .compressed import CompressedSensing
 from .ct import Radon
 from .fourier import fft2c, ifft2c
 from .linalg import SolveInfo, conjugate_gradient
 from .linear import LinearOperator, as_channels, as_complex, check_adjoint
 from .masks import Identity, Mask, box_mask, half_mask
 from .mri import CartesianMRI
+from .noise import Transmission, add_gaussian, poisson_transmission
+from .resample import Downsample
 from .spectral import SVD, Transform
 
 __all__ = [
     "REC601",
     "SVD",
+    "Blur",
     "CartesianMRI",
     "Composition",
+    "CompressedSensing",
     "Diagonal",
+    "Downsample",
     "FromFunction",
+    "GaussianBlur",
     "Grayscale",
     "Identity",
     "LinearOperator",
     "Mask",
+    "MotionBlur",
     "Radon",
     "Scaled",
     "SolveInfo",
     "Transform",
+    "Transmission",
     "VStack",
+    "add_gaussian",
     "as_channels",
     "as_complex",
     "box_mask",
@@ -34,5 +45,6 @@ __all__ = [
     "fft2c",
     "half_mask",
     "ifft2c",
+    "poisson_transmission",
     "vstack",
 ]

@@ -66,15 +66,18 @@ def transform_of(svd: SVD) -> Transform:
 
     def embed(y: Tensor) -> Tensor:
         s = svd.s.to(y.device)
-        return svd.Ut(y) * inverse(s)
+        return svd.Ut(y) * inverse(s).to(y.real.dtype)
 
     return Transform(svd.Vt, svd.V, (svd.s > 0).to(svd.s.dtype), embed)
 
 
-def inverse(s: Tensor, cutoff: float | None = None) -> Tensor:
-    """1 / s where s exceeds cutoff * max(s) (default: the dtype's rounding), else 0."""
-    if cutoff is None:
-        cutoff = 10 * torch.finfo(s.dtype).eps
+def rank_cutoff(dtype: torch.dtype) -> float:
+    """Singular values below this share of the largest are taken for rounding: 1000 eps."""
+    return 1e3 * torch.finfo(dtype).eps
+
+
+def inverse(s: Tensor, cutoff: float = 0.0) -> Tensor:
+    """1 / s where s exceeds cutoff * max(s), else 0."""
     kept = s > cutoff * s.amax()
     return torch.where(kept, 1 / torch.where(kept, s, 1.0), 0.0)
 
@@ -89,7 +92,8 @@ def solve_normal(
     svd = getattr(A, "svd", None)
     if weights is None and svd is not None:
         s = svd.s.to(b)
-        return svd.V(svd.Vt(b) * _inverse_sum(s**2, per_item(rho, s)))
+        cutoff = rank_cutoff(s.dtype) ** 2
+        return svd.V(svd.Vt(b) * safe_inverse(s**2, per_item(rho, s), cutoff))
     gram = getattr(A, "row_gram", None)
     if gram is None:
         return None
@@ -99,9 +103,9 @@ def solve_normal(
     c = inverse(gram) * Ab
     W = 1.0 if weights is None else weights.to(gram)
     shift = per_item(rho, Ab)
-    ranged = A.adjoint(c * _inverse_sum(W * gram, shift))
+    ranged = A.adjoint(c * safe_inverse(W * gram, shift))
     null = b - A.adjoint(c)
-    return ranged + null * _inverse_sum(torch.zeros((), dtype=b.dtype), per_item(rho, b)).to(b)
+    return ranged + null * safe_inverse(torch.zeros((), dtype=b.dtype), per_item(rho, b)).to(b)
 
 
 def pinv(A: LinearOperator, y: Tensor) -> Tensor | None:
@@ -113,11 +117,11 @@ def pinv(A: LinearOperator, y: Tensor) -> Tensor | None:
     if svd is None:
         return None
     s = svd.s.to(device=y.device, dtype=y.real.dtype)
-    return svd.V(svd.Ut(y) * inverse(s))
+    return svd.V(svd.Ut(y) * inverse(s, rank_cutoff(s.dtype)))
 
 
-def _inverse_sum(s2: Tensor, rho: float | Tensor) -> Tensor:
-    """1 / (s^2 + rho), or 0 where both vanish."""
+def safe_inverse(s2: Tensor, rho: float | Tensor, cutoff: float = 0.0) -> Tensor:
+    """1 / (s2 + rho), or 0 where the sum does not exceed cutoff * max(s2)."""
     total = s2 + rho
-    kept = total > (10 * torch.finfo(s2.dtype).eps) ** 2 * s2.amax()
+    kept = total > cutoff * s2.amax()
     return torch.where(kept, 1 / torch.where(kept, total, 1.0), 0.0)

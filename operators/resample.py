@@ -1,0 +1,138 @@
+"""Downsampling: block averages, or bicubic with antialiasing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .color import reflection_to
+from .linalg import per_item
+from .linear import LinearOperator
+from .spectral import SVD, Transform, safe_inverse, transform_of
+
+
+class Downsample(LinearOperator):
+    """Fewer pixels by an integer factor f: (B, C, H, W) -> (B, C, H / f, W / f).
+
+    kernel "box": the mean of each f x f block (area sampling), whose A A^T is I / f^2; "bicubic":
+    Keys' cubic (1981, a = -1/2) stretched by f against aliasing, periodic boundary, centred on
+    the blocks; its A A^T is diagonal in the Fourier basis of the small image.
+    """
+
+    def __init__(self, image_shape: Sequence[int], factor: int, *, kernel: str = "box"):
+        shape, f = tuple(image_shape), int(factor)
+        if len(shape) != 3 or f < 1 or f != factor or any(n % f for n in shape[1:]):
+            raise ValueError(
+                f"factor must be a whole number that divides H and W of image_shape (C, H, W); "
+                f"got factor {factor}, image_shape {shape}"
+            )
+        if kernel not in ("box", "bicubic"):
+            raise ValueError(f"kernel must be box or bicubic; got {kernel!r}")
+        super().__init__(shape, (shape[0], shape[1] // f, shape[2] // f))
+        self.factor, self.kernel = f, kernel
+        if kernel == "bicubic":
+            # One periodic row of the matrix along either axis: all others are its shifts by f.
+            self.rows, self.columns = (_bicubic_matrix(n, f) for n in shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel == "box":
+            return torch.nn.functional.avg_pool2d(x, self.factor)
+        return self.rows.to(x) @ x @ self.columns.to(x).T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        if self.kernel == "box":
+            f = self.factor
+            spread = y / f**2
+            return spread.repeat_interleave(f, -1).repeat_interleave(f, -2)
+        return self.rows.to(y).T @ y @ self.columns.to(y)
+
+    @property
+    def row_gram(self) -> Tensor:
+        self._box("row_gram")
+        return torch.full((1, 1, 1, 1), 1 / self.factor**2, dtype=torch.float64)
+
+    @property
+    def svd(self) -> SVD:
+        """V^T: an orthonormal basis of each block whose first vector is constant; s = (1/f, 0..).
+
+        Coefficients z are (B, C f^2, H / f, W / f), of each channel first the known one.
+        """
+        self._box("svd")
+        f, channels = self.factor, self.in_shape[0]
+        Q = reflection_to(torch.ones(f * f, dtype=torch.float64))
+        s = torch.zeros(channels, f * f, 1, 1, dtype=torch.float64)
+        s[:, 0] = 1 / f
+
+        def mixed(z: Tensor) -> Tensor:
+            blocks = z.unflatten(1, (channels, f * f))
+            # The reflection is symmetric: it is its own inverse.
+            return torch.einsum("de,bcehw->bcdhw", Q.to(z), blocks).flatten(1, 2)
+
+        def Vt(x: Tensor) -> Tensor:
+            return mixed(torch.nn.functional.pixel_unshuffle(x, f))
+
+        def V(z: Tensor) -> Tensor:
+            return torch.nn.functional.pixel_shuffle(mixed(z), f)
+
+        def U(z: Tensor) -> Tensor:
+            return z.unflatten(1, (channels, f * f))[:, :, 0]
+
+        def Ut(y: Tensor) -> Tensor:
+            rest = y.new_zeros(y.shape[0], channels, f * f - 1, *y.shape[2:])
+            return torch.cat([y[:, :, None], rest], 2).flatten(1, 2)
+
+        return SVD(s.reshape(1, -1, 1, 1), V, Vt, U, Ut)
+
+    @property
+    def transform(self) -> Transform:
+        return transform_of(self.svd)
+
+    def _box(self, name: str) -> None:
+        if self.kernel != "box":
+            raise AttributeError(f'Downsample has {name} only with kernel="box"')
+
+    def _closed_solve(
+        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
+    ) -> Tensor | None:
+        if self.kernel == "box":
+            return super()._closed_solve(b, rho, weights)
+        if weights is not None:
+            return None
+        # (A^T A + rho)^-1 = A^T G^-1 (G + rho)^-1 A + (I - A^T G^-1 A) / rho with G = A A^T.
+        Ab, gram = self.forward(b), self._gram(b)
+        shift = per_item(rho, Ab)
+        ranged = self.adjoint(_filtered(Ab, safe_inverse(gram, 0.0) * safe_inverse(gram, shift)))
+        null = b - self.adjoint(_filtered(Ab, safe_inverse(gram, 0.0)))
+        return ranged + null * safe_inverse(b.new_zeros(()), per_item(rho, b))
+
+    def _closed_pinv(self, y: Tensor) -> Tensor | None:
+        if self.kernel == "box":
+            return super()._closed_pinv(y)
+        return self.adjoint(_filtered(y, safe_inverse(self._gram(y), 0.0)))
+
+    def _gram(self, like: Tensor) -> Tensor:
+        """Eigenvalues (h, w) of A A^T at the frequencies of the small image."""
+        eigen = [torch.fft.fft((M @ M.T)[:, 0]).real for M in (self.rows, self.columns)]
+        return torch.outer(*eigen).to(like)
+
+
+def _bicubic_matrix(size: int, factor: int) -> Tensor:
+    """(size / factor, size) float64: periodic antialiased cubic resampling, rows sum to 1."""
+    centre = torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
+    distance = torch.arange(size, dtype=torch.float64)[None] - centre[:, None]
+    weight = sum(_keys((distance + period * size) / factor) for period in range(-3, 4))
+    return weight / weight.sum(1, keepdim=True)
+
+
+def _keys(t: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel (1981) with a = -1/2."""
+    t = t.abs()
+    near = 1.5 * t**3 - 2.5 * t**2 + 1
+    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return torch.where(t <= 1, near, torch.where(t < 2, far, 0.0))
+
+
+def _filtered(y: Tensor, eigenvalues: Tensor) -> Tensor:
+    return torch.fft.ifft2(torch.fft.fft2(y) * eigenvalues).real
