@@ -35,7 +35,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _sync(path.parent)
     except OSError as error:
         if error.errno in _FULL:
-            raise OutOfResources(f"no room to write {path}: {error.strerror}") from error
+            raise OutOfResources(f"no room to write {path.name}: {error.strerror}") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
