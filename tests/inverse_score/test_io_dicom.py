@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from format_files import dicom_slice, marker_volume, read_volume, write_dicom_series
 from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
-from scan_files import dicom_slice, marker_volume, read_volume, write_dicom_series
 
 from inverse_score.errors import BadInput
 from inverse_score.io import dicom_pixels
