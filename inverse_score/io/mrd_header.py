@@ -12,7 +12,9 @@ from ..errors import BadInput
 from . import guard
 from .fastmri import parse_xml
 
+# The standard calls the counters so in readouts, and otherwise in the header.
 STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+LIMITS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Grid:
         limits = "encoding/encodingLimits"
         centre = [
             int(header_number(root, f"{limits}/{step}/center", name, n // 2))
-            for step, n in zip(STEPS, matrix[1:], strict=True)
+            for step, n in zip(LIMITS, matrix[1:], strict=True)
         ]
         highest = int(heads["idx"]["slice"].max())
         return cls(
