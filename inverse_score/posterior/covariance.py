@@ -1,0 +1,294 @@
+"""Cov[x_0 | x_t] without differentiation: a prior's held-out denoising-error spectrum.
+
+`error_spectrum(prior, images)` measures, for held-out images and noise levels r = sigma / alpha,
+the mean square of each DCT coefficient of x_0 - E[x_0 | x_t]. For a stationary prior that is the
+conditional covariance itself, diagonal in the DCT up to what the image's border does. It is kept
+in the prior's card under "error_spectrum" as one JSON object, everything in the prior's units u:
+
+    sigma       L increasing levels r = sigma(t) / alpha(t)
+    basis       "dct": orthonormal DCT-II over the last two axes of (C, H, W)
+    channels    C x C orthonormal; row i weighs the channels of the i-th direction
+    bins        "radial": frequency[j] in cycles per pixel, sqrt(fy^2 + fx^2) with f = k / (2 N),
+                frequency[0] = 0; such a spectrum serves any image size;
+                "full": shape [H, W], one value a coefficient, row by row
+    values      L x C x bins, mean squared coefficient of the error
+    error_mean, error_std   L: mean and standard deviation over images of the error's mean square
+    images      how many images were measured
+
+Between levels log(value) is linear in log(r); below the first level value ~ r^2, above the last
+it stays.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..prior import Prior
+from ..randomness import OTHER, Noise
+from ..sde import per_item
+
+KEY = "error_spectrum"
+
+
+@torch.no_grad()
+def error_spectrum(
+    prior: Prior,
+    images: Tensor,
+    *,
+    sigma: list[float] | None = None,
+    bins: str = "auto",
+    seed: int = 0,
+    batch_size: int = 16,
+) -> dict[str, Any]:
+    """The card's "error_spectrum", measured on held-out images (N, C, H, W) in data units.
+
+    sigma: the levels r = sigma / alpha (default: 28 from the prior's t_min to 30 times the
+    images' standard deviation, or the SDE's end). bins: "full" or "radial"; "auto" takes "full"
+    up to 16x16 pixels. Costs len(sigma) * N denoiser calls. Raises ValueError for other shapes.
+    """
+    if images.ndim != 4 or len(images) < 2:
+        raise ValueError(f"images must be (N >= 2, C, H, W); got {tuple(images.shape)}")
+    if bins not in ("auto", "full", "radial"):
+        raise ValueError(f'bins must be "auto", "full" or "radial"; got {bins!r}')
+    u = prior.from_data(images)
+    prior.check_event(u)
+    sigma = _levels(prior, u) if sigma is None else sorted(float(s) for s in sigma)
+    if bins == "auto":
+        bins = "full" if max(u.shape[-2:]) <= 16 else "radial"
+    channels = _channel_directions(u)
+    frequency, index = _bins(bins, u.shape[-2:])
+    values, means, stds = [], [], []
+    for level, r in enumerate(sigma):
+        power, square = _error_power(prior, u, r, level, channels, seed, batch_size)
+        values.append(_binned(power, index, len(frequency) or index.numel()))
+        means.append(float(square.mean()))
+        stds.append(float(square.std()))
+    return {
+        "sigma": [float(s) for s in sigma],
+        "basis": "dct",
+        "channels": channels.tolist(),
+        "bins": bins,
+        **({"shape": list(u.shape[-2:])} if bins == "full" else {"frequency": frequency}),
+        "values": [[[_short(v) for v in row] for row in level] for level in values],
+        "error_mean": [_short(v) for v in means],
+        "error_std": [_short(v) for v in stds],
+        "images": len(images),
+    }
+
+
+class ErrorSpectrum:
+    """Cov[x_0 | x_t] = R^T D^T diag(c) D R, D the DCT and R the channel directions of the card."""
+
+    def __init__(self, card: dict[str, Any]):
+        need = {"sigma", "basis", "channels", "bins", "values"}
+        missing = need - set(card)
+        if missing or card["basis"] != "dct" or card["bins"] not in ("full", "radial"):
+            raise ValueError(
+                f'an error spectrum has {", ".join(sorted(need))}, basis "dct" and bins "full" or '
+                f'"radial"; got basis {card.get("basis")!r}, bins {card.get("bins")!r}, '
+                f"missing {sorted(missing)}"
+            )
+        self.card = card
+        self.log_sigma = torch.tensor(card["sigma"], dtype=torch.float64).log()
+        self.log_values = torch.tensor(card["values"], dtype=torch.float64).clamp_min(1e-30).log()
+        self.directions = torch.tensor(card["channels"], dtype=torch.float64)
+        if self.log_values.shape[:2] != (len(self.log_sigma), len(self.directions)):
+            raise ValueError(
+                f"values must be levels x channels x bins = {len(self.log_sigma)} x "
+                f"{len(self.directions)} x ...; got {tuple(self.log_values.shape)}"
+            )
+
+    def at(self, ratio: float | Tensor, like: Tensor) -> Tensor:
+        """c at noise-to-signal `ratio` (float or (B,)): (1 or B, C, H, W), like's dtype, device."""
+        if like.ndim != 4 or like.shape[1] != len(self.directions):
+            raise ValueError(
+                f"the error spectrum is of images with {len(self.directions)} channels; got "
+                f"{tuple(like.shape)}"
+            )
+        ratio = torch.as_tensor(ratio, dtype=torch.float64).cpu().reshape(-1).log()
+        low, high = self.log_sigma[0], self.log_sigma[-1]
+        r = ratio.clamp(low, high)
+        left = torch.searchsorted(self.log_sigma, r, right=True).clamp(1, len(self.log_sigma) - 1)
+        step = self.log_sigma[left] - self.log_sigma[left - 1]
+        part = ((r - self.log_sigma[left - 1]) / step)[:, None, None]
+        log_c = torch.lerp(self.log_values[left - 1], self.log_values[left], part)
+        # Far below the first level the error is the noise itself, shaped as at that level.
+        log_c = log_c + 2 * (ratio - low).clamp(max=0.0)[:, None, None]
+        return self._on_grid(log_c, tuple(like.shape[-2:])).exp().to(like.dtype).to(like.device)
+
+    def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
+        if self.card["bins"] == "full":
+            if list(shape) == list(self.card["shape"]):
+                return log_c.reshape(*log_c.shape[:2], *shape)
+            grid = log_c.reshape(*log_c.shape[:2], *self.card["shape"])
+            return torch.nn.functional.interpolate(grid, shape, mode="bilinear")
+        index, part = _place(tuple(self.card["frequency"]), shape)
+        return torch.lerp(log_c[..., index], log_c[..., index + 1], part)
+
+    def mean_square(self, ratio: float | Tensor, like: Tensor) -> Tensor:
+        """The error's mean variance per element, (1 or B,)."""
+        return self.at(ratio, like).flatten(1).mean(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """D R x: (B, C, H, W) to coefficients in which the covariance is diagonal."""
+        return dct(self._rotate(x, self.directions))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """R^T D^T z."""
+        return self._rotate(idct(z), self.directions.T)
+
+    def _rotate(self, x: Tensor, R: Tensor) -> Tensor:
+        if len(R) == 1 or torch.equal(R, torch.eye(len(R), dtype=R.dtype)):
+            return x
+        return torch.einsum("ij,bjhw->bihw", R.to(x.dtype).to(x.device), x)
+
+
+def spectrum_of(prior: Prior) -> ErrorSpectrum | None:
+    """The prior's stored error spectrum; None if its card has none."""
+    card = prior.card.get(KEY)
+    return None if card is None else ErrorSpectrum(card)
+
+
+@torch.no_grad()
+def pixel_variance(prior: Prior, event_shape: tuple[int, ...], dtype: Any = None) -> float:
+    """The mean variance of an element of x_0 under the prior, in u.
+
+    From the error spectrum's last level; without one by differences: with m = tr Cov[x_0 | x_t] /
+    d = (sigma^2 / alpha) tr J / d, J the denoiser's Jacobian, z^T (D(h z) - D(-h z)) / (2 h)
+    estimates tr J. At r = 4 a Gaussian has m = v r^2 / (v + r^2), solved for v. Two calls.
+    """
+    spectrum = spectrum_of(prior)
+    dtype = dtype or torch.float32
+    if spectrum is not None:
+        like = torch.empty(1, *event_shape, dtype=dtype)
+        return float(spectrum.mean_square(math.inf, like))
+    r = min(4.0, prior.sde.ratio(prior.sde.T))
+    t = prior.sde.time(r)
+    alpha, sigma = prior.sde.alpha(t), prior.sde.sigma(t)
+    probes = min(64, max(1, 65536 // math.prod(event_shape)))
+    like = torch.empty(probes, *event_shape, dtype=dtype, device=prior.device)
+    z = Noise(0, range(probes)).rademacher(like, 0)
+    slope = (z * (prior.denoise(sigma * z, t) - prior.denoise(-sigma * z, t))).mean() / (2 * sigma)
+    m = float(sigma**2 / alpha * slope)
+    return m * r**2 / (r**2 - m) if 0 < m < r**2 else 1.0
+
+
+def dct(x: Tensor) -> Tensor:
+    """Orthonormal DCT-II over the last two axes."""
+    return dct_matrix(x.shape[-2], x) @ x @ dct_matrix(x.shape[-1], x).T
+
+
+def idct(z: Tensor) -> Tensor:
+    """The inverse and transpose of `dct`."""
+    return dct_matrix(z.shape[-2], z).T @ z @ dct_matrix(z.shape[-1], z)
+
+
+def dct_matrix(size: int, like: Tensor) -> Tensor:
+    """D[k, n] = sqrt(2 / N) cos(pi k (n + 1/2) / N), row 0 divided by sqrt(2)."""
+    return _dct_matrix(size, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=32)
+def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    k = torch.arange(size, dtype=torch.float64)
+    D = math.sqrt(2 / size) * torch.cos(math.pi * k[:, None] * (k + 0.5) / size)
+    D[0] /= math.sqrt(2)
+    return D.to(dtype).to(device)
+
+
+def _levels(prior: Prior, u: Tensor) -> list[float]:
+    low = prior.sde.ratio(prior.t_min)
+    high = min(prior.sde.ratio(prior.sde.T), 30 * max(float(u.std()), low))
+    return torch.logspace(math.log10(low), math.log10(high), 28, dtype=torch.float64).tolist()
+
+
+def _channel_directions(u: Tensor) -> Tensor:
+    """Eigenvectors of the channels' covariance, one a row; the identity for up to two channels.
+
+    Two channels are a complex image, whose phase is arbitrary: no direction is preferred.
+    """
+    C = u.shape[1]
+    if C <= 2:
+        return torch.eye(C, dtype=torch.float64)
+    centred = (u - u.mean((0, 2, 3), keepdim=True)).transpose(0, 1).reshape(C, -1).double()
+    return torch.linalg.eigh(centred @ centred.T)[1].T.flip(0).cpu()
+
+
+def _bins(bins: str, shape: Any) -> tuple[list[float], Tensor]:
+    """Centres of the bins (empty for "full") and the bin of each coefficient, (H, W)."""
+    H, W = shape
+    if bins == "full":
+        return [], torch.arange(H * W).reshape(H, W)
+    f = _radius((H, W))
+    edges = torch.logspace(math.log10(0.45 / max(H, W)), math.log10(0.7072), 33).double()
+    index = torch.bucketize(f, edges)
+    used, index = torch.unique(index, return_inverse=True)
+    centres = [float(f[index == j].mean()) for j in range(len(used))]
+    return centres, index
+
+
+def _radius(shape: tuple[int, int]) -> Tensor:
+    fy, fx = (torch.arange(n, dtype=torch.float64) / (2 * n) for n in shape)
+    return (fy[:, None] ** 2 + fx**2).sqrt()
+
+
+@functools.lru_cache(maxsize=16)
+def _place(frequency: tuple[float, ...], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """For each coefficient the bin to its left and its share of the next, linear in log f."""
+    f = torch.tensor(frequency, dtype=torch.float64)
+    radius = _radius(shape)
+    index = torch.searchsorted(f, radius, right=True).clamp(1, len(f) - 1) - 1
+    # Bin 0 is the constant alone, so nothing is interpolated towards it.
+    index = torch.where((index == 0) & (radius > 0), 1, index)
+    left, right = f[index].clamp_min(1e-12).log(), f[index + 1].log()
+    part = ((radius.clamp_min(1e-12).log() - left) / (right - left)).clamp(0, 1)
+    return index, torch.where(radius == 0, 0.0, part)
+
+
+def _error_power(
+    prior: Prior, u: Tensor, r: float, level: int, channels: Tensor, seed: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Mean squared coefficients (C, H, W) of the denoiser's error, and each image's mean square."""
+    t = prior.sde.time(r)
+    alpha, sigma = prior.sde.alpha(t), prior.sde.sigma(t)
+    total = torch.zeros(u.shape[1:], dtype=torch.float64)
+    squares = []
+    for start in range(0, len(u), batch_size):
+        x0 = u[start : start + batch_size]
+        z = Noise(seed, range(start, start + len(x0)))(x0, level, OTHER)
+        error = (x0 - prior.denoise(alpha * x0 + sigma * z, t)).double().cpu()
+        squares.append(error.square().flatten(1).mean(1))
+        total += dct(torch.einsum("ij,bjhw->bihw", channels, error)).square().sum(0)
+    return total / len(u), torch.cat(squares)
+
+
+def _binned(power: Tensor, index: Tensor, count: int) -> list[list[float]]:
+    """The mean of power (C, H, W) over each bin."""
+    flat = index.flatten()
+    size = torch.zeros(count, dtype=torch.float64).index_add(
+        0, flat, torch.ones(len(flat), dtype=torch.float64)
+    )
+    return [
+        (torch.zeros(count, dtype=torch.float64).index_add(0, flat, row.flatten()) / size).tolist()
+        for row in power
+    ]
+
+
+def _short(value: float) -> float:
+    """Five digits: the scatter of a spectrum is far larger, and headers stay small."""
+    return float(f"{value:.5g}")
+
+
+def gaussian_error(variance: Any, ratio: Any) -> Any:
+    """v r^2 / (v + r^2): the denoising error of N(0, v) at noise-to-signal r."""
+    return variance * ratio**2 / (variance + ratio**2)
+
+
+def ratio_of(prior: Prior, t: Any, x: Tensor) -> tuple[Any, Any, Any]:
+    """alpha, sigma shaped to scale x, and sigma / alpha as a float or (B,)."""
+    return per_item(prior.sde.alpha(t), x), per_item(prior.sde.sigma(t), x), prior.sde.ratio(t)

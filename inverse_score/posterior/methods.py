@@ -1,0 +1,239 @@
+"""The methods of `solve` by name: what runs, with which sampler, and what each needs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..prior import Prior
+from ..randomness import Noise
+from ..sampling import SAMPLERS, end_ratio, make_grid, start
+from ..sampling.driver import Callback, Hook, integrate
+from . import consistency, guidance
+from .conditional import ConditionalPrior, options_error
+from .measurement import Measurement
+from .moments import COVARIANCES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method walks: sampler and its options, the grid of times, and who watches."""
+
+    sampler: str
+    times: Sequence[float]
+    options: dict[str, Any] = field(default_factory=dict)
+    callback: Callback | None = None
+
+    def sample(self, prior: Prior, data: Measurement, noise: Noise, hook: Hook | None = None):
+        """x0_hat in u from the SDE's start, one row a measurement."""
+        xT = start_of(prior, data, noise)
+        return SAMPLERS[self.sampler](
+            prior, xT, self.times, noise, hook=hook, callback=self.callback, **self.options
+        )
+
+
+def start_of(prior: Prior, data: Measurement, noise: Noise) -> Tensor:
+    """x_T for the rows of the data."""
+    shape = (len(data), *data.operator.in_shape)
+    return start(prior, shape, noise, dtype=data.y.real.dtype, device=data.y.device)
+
+
+# run(prior, data, noise, plan, **options) -> samples u (B, *event), one a row of the data.
+Run = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to sample p(x | y).
+
+    run(prior, data, noise, plan, **options) -> u (B, *event); prior counts its calls, data is a
+    Measurement of B rows. conditional(prior, data, **options) -> Prior where the method is a
+    conditional score. presets["paper"] holds the original's settings where they differ from the
+    defaults: options, and "sampler", "steps", "kind" (of the grid), "sampler_options".
+    """
+
+    run: Run
+    conditional: Callable[..., Prior] | None = None
+    sampler: str = "dpm++2m-sde"
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    steps: int = 38
+    needs_noise: bool = True
+    differentiates: bool = False
+    deterministic: bool = False
+    samples: bool = True
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options_of: Callable[..., Any] | None = None
+
+    def options(self) -> list[str]:
+        """Names of the method's own options, the sampler's apart."""
+        function = self.options_of or self.conditional or self.run
+        return [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        ]
+
+
+def _by_score(conditional: Callable[..., Prior], **settings: Any) -> Method:
+    def run(prior: Prior, data: Measurement, noise: Noise, plan: Plan, **options: Any) -> Tensor:
+        return plan.sample(conditional(prior, data, **options), data, noise)
+
+    return Method(run, conditional, **settings)
+
+
+def moment_matching(
+    prior: Prior, data: Measurement, *, covariance: str = "jacobian", **options: Any
+) -> ConditionalPrior:
+    """The conditional prior of moment matching, with one of three covariances of x_0 given x_t."""
+    if covariance not in COVARIANCES:
+        raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}; got {covariance!r}")
+    chosen = COVARIANCES[covariance]
+    known = _keywords(chosen)
+    if not set(options) <= set(known):
+        raise options_error(f"moment-matching, {covariance}", set(options) - set(known), known)
+    return chosen(prior, data, **options)
+
+
+def _run_proximal(cls: type[consistency.Consistent], zeta: float) -> tuple[Run, Any]:
+    def run(
+        prior: Prior,
+        data: Measurement,
+        noise: Noise,
+        plan: Plan,
+        *,
+        zeta: float = zeta,
+        **options: Any,
+    ) -> Tensor:
+        cond = cls(prior, data, **options)
+        step = consistency.renoise(cond, noise, zeta=zeta)
+        xT = start_of(prior, data, noise)
+        return integrate(step, cond, xT, plan.times, callback=plan.callback)
+
+    return run, cls
+
+
+def _run_ddnm(
+    prior: Prior, data: Measurement, noise: Noise, plan: Plan, *, eta: float = 1.0
+) -> Tensor:
+    """DDNM / DDNM+ (Wang, Yu & Zhang 2023), alg. 1 and 4 without time travel."""
+    cond = consistency.NullSpaceStep(prior, data)
+    step = consistency.null_space_step(cond, noise, eta=eta)
+    xT = start_of(prior, data, noise)
+    return integrate(step, cond, xT, plan.times, callback=plan.callback)
+
+
+def _run_replacement(prior: Prior, data: Measurement, noise: Noise, plan: Plan) -> Tensor:
+    """Replace the measured part by y at the state's noise (Song et al. 2021, app. I.2, I.3)."""
+    exact = getattr(getattr(data.operator, "transform", None), "exact", False)
+    if not exact:
+        raise ValueError(
+            f"{type(data.operator).__name__} does not measure part of an invertible transform of "
+            'x, which "replacement" needs; "song22" and "moment-matching" take any operator'
+        )
+    hook = consistency.replacement_hook(prior, data, noise, lambda r: 1.0)
+    return plan.sample(prior, data, noise, hook)
+
+
+def _run_song22(
+    prior: Prior, data: Measurement, noise: Noise, plan: Plan, *, lam: float | None = None
+) -> Tensor:
+    """Song, Shen, Xing & Ermon 2022, eq. 9: replacement with weight lam.
+
+    lam None: r^2 / (r^2 + level^2), level the data's noise in the best measured direction, which
+    is 1 while the diffusion's noise dominates; a number (preset "paper": 1): itself, throughout.
+    """
+    if lam is not None and not 0 <= lam <= 1:
+        raise ValueError(f"lam must lie in [0, 1]; got {lam}")
+
+    def weight(r: float) -> Any:
+        return r**2 / (r**2 + data.level**2) if lam is None else lam
+
+    hook = consistency.replacement_hook(prior, data, noise, weight)
+    u = plan.sample(prior, data, noise, hook)
+    return u + data.pinv(data.residual(u)) if data.exact else u
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _proximal(cls: type[consistency.Consistent], zeta: float, **settings: Any) -> Method:
+    run, options = _run_proximal(cls, zeta)
+
+    def options_of(*, zeta: float = zeta, **rest: Any) -> None: ...
+
+    options_of.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+            for name in ["zeta", *_keywords(options)]
+        ]
+    )
+    return Method(run, options, options_of=options_of, **settings)
+
+
+METHODS: dict[str, Method] = {
+    "moment-matching": _by_score(moment_matching, sampler="dpm++2m"),
+    "pigdm": _by_score(
+        guidance.PseudoinverseGuidance,
+        differentiates=True,
+        presets={"paper": {"variance": 1.0, "sampler": "ddim", "steps": 100, "kind": "uniform"}},
+    ),
+    "dps": _by_score(
+        guidance.PosteriorSampling,
+        differentiates=True,
+        presets={
+            "paper": {"weight": 1.0, "sampler": "ancestral", "steps": 1000, "kind": "uniform"}
+        },
+    ),
+    "song21": _by_score(
+        guidance.NoisyLikelihood, presets={"paper": {"sampler": "pc", "steps": 1000}}
+    ),
+    "jalal": _by_score(
+        guidance.AnnealedLikelihood,
+        sampler="annealed-langevin",
+        steps=100,
+        presets={"paper": {"scale": 5.0, "steps": 1155}},
+    ),
+    "replacement": Method(
+        _run_replacement, sampler="pc", steps=250, needs_noise=False,
+        presets={"paper": {"steps": 1000, "kind": "uniform"}},
+    ),
+    "song22": Method(
+        _run_song22, sampler="pc", steps=250, needs_noise=False,
+        presets={"paper": {"lam": 1.0, "steps": 1000, "kind": "uniform"}},
+    ),
+    "ddnm": Method(
+        _run_ddnm, consistency.NullSpaceStep, steps=100, needs_noise=False, options_of=_run_ddnm,
+        presets={"paper": {"eta": 0.85, "steps": 100, "kind": "uniform"}},
+    ),
+    "diffpir": _proximal(
+        consistency.ProximalStep, 1.0, steps=100,
+        presets={"paper": {"lam": 7.0, "zeta": 0.3, "steps": 100, "kind": "uniform"}},
+    ),
+    "dds": _proximal(
+        consistency.KrylovStep, 0.85**2, steps=50, needs_noise=False,
+        presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
+    ),
+}  # fmt: skip
+
+
+def grid_for(
+    prior: Prior, level: float, typical: float, steps: int, kind: str = "karras"
+) -> list[float]:
+    """The grid of every method: from the SDE's start to a fifth of the data's noise level.
+
+    level, typical: the data's noise in u in the best and in a typical measured direction; the grid
+    ends for the first as far as the prior was trained, with a warning if not even the second.
+    """
+    floor = prior.sde.ratio(prior.t_min)
+    end = end_ratio(prior, typical if typical > 0 else None)
+    if level > 0:
+        end = max(floor, min(end, level / 5))
+    elif typical == 0:
+        end = floor
+    return make_grid(prior.sde, steps, end_ratio=end, kind=kind)

@@ -1,0 +1,163 @@
+"""Moment matching: p(y | x_t) = N(A x0_hat, noise^2 + A C A^T), C = Cov[x_0 | x_t].
+
+Finzi et al. 2023, Boys et al. 2023 (TMPD) and Rozet et al. 2024 (MMPS). With W = noise^-2,
+E[x_0 | x_t, y] = x0_hat + (A^T W A + C^-1)^-1 A^T W (y - A x0_hat), which is exact for a Gaussian
+prior and the exact C. The three classes differ in what they take for C.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.linalg import conjugate_gradient
+
+from ..prior import Prior
+from ..randomness import Noise
+from ..sde import Time, per_item
+from .conditional import ConditionalPrior, denoise_with_vjp
+from .covariance import ErrorSpectrum, gaussian_error, pixel_variance, ratio_of, spectrum_of
+from .measurement import Measurement
+
+
+class JacobianMatching(ConditionalPrior):
+    """C = (sigma^2 / alpha) J, J = d x0_hat / d x_t: exact up to the network's own error.
+
+    Solves (I + B C B^T) w = W^(1/2) (y - A x0_hat), B = W^(1/2) A, by CG item by item, then
+    x0_hat + C B^T w. Each iteration costs one vector-Jacobian product, and one more at the end.
+    tol: relative residual at which an item stops.
+    """
+
+    def __init__(self, prior: Prior, data: Measurement, *, tol: float = 1e-3, max_iter: int = 50):
+        super().__init__(prior, data)
+        self.tol, self.max_iter = tol, max_iter
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        data = self.measurement_for(x)
+        alpha, sigma, _ = ratio_of(self, t, x)
+        x0_hat, vjp = denoise_with_vjp(self.inner, x, t)
+
+        def covariance(v: Tensor) -> Tensor:
+            return sigma**2 / alpha * vjp(v)
+
+        def matrix(w: Tensor) -> Tensor:
+            return w + data.white(covariance(data.white_adjoint(w)))
+
+        r = data.weights.sqrt() * data.residual(x0_hat)
+        w, _ = conjugate_gradient(matrix, r, tol=self.tol, max_iter=self.max_iter)
+        return x0_hat + covariance(data.white_adjoint(w))
+
+
+class SpectrumMatching(ConditionalPrior):
+    """C = F^T diag(c) F with the prior's held-out error spectrum c at this noise level.
+
+    Never differentiates the network. With N = A^T W A the step is
+    F^T s (s F N F^T s + s^2 / c)^-1 s F A^T W (y - A x0_hat), s^2 = c / (1 + c d), d the diagonal
+    of N in F: CG on a matrix that is I plus N's off-diagonal part, exact at once where N is
+    diagonal in the DCT too. In these coordinates the error of a unit is about one standard
+    deviation of x_0 given x_t and y; tol: RMS residual there at which an item stops.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        data: Measurement,
+        *,
+        spectrum: ErrorSpectrum | None = None,
+        tol: float = 5e-3,
+        max_iter: int = 30,
+    ):
+        super().__init__(prior, data)
+        self.spectrum = spectrum_of(prior) if spectrum is None else spectrum
+        if self.spectrum is None:
+            raise ValueError(
+                "the prior's card has no error_spectrum: measure one on held-out images with "
+                'inverse_score.posterior.error_spectrum, or use covariance="isotropic" or '
+                '"jacobian"'
+            )
+        self.tol, self.max_iter = tol, max_iter
+        self.diagonal = normal_diagonal(data, self.spectrum)
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        data, F = self.measurement_for(x), self.spectrum
+        x0_hat = self.inner.denoise(x, t)
+        c = F.at(self.sde.ratio(t), x)
+        s = (c / (1 + c * self.diagonal)).sqrt()
+        rest = 1 / (1 + c * self.diagonal)
+
+        def matrix(z: Tensor) -> Tensor:
+            return s * F.forward(data.normal(F.inverse(s * z))) + rest * z
+
+        b = s * F.forward(data.gradient(x0_hat))
+        rms = b.square().flatten(1).mean(1).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
+        tol = (self.tol / rms).clamp(1e-6, 1.0)
+        z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
+        return x0_hat + F.inverse(s * z)
+
+
+class IsotropicMatching(ConditionalPrior):
+    """C = v_t I: a proximal step, in closed form where (A^T W A + rho I)^-1 has one.
+
+    v_t: the mean of the error spectrum where the prior has one, else v r^2 / (v + r^2) with v the
+    prior's pixel variance and r = sigma / alpha.
+    """
+
+    def __init__(self, prior: Prior, data: Measurement, *, variance: float | None = None):
+        super().__init__(prior, data)
+        self.error = IsotropicError(prior, data, variance)
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        data = self.measurement_for(x)
+        x0_hat = self.inner.denoise(x, t)
+        return x0_hat + data.solve(data.gradient(x0_hat), 1 / self.error(self.sde.ratio(t)))
+
+
+class IsotropicError:
+    """v_t, the mean variance of x_0 given x_t per element, as a function of r = sigma / alpha."""
+
+    def __init__(self, prior: Prior, data: Measurement, variance: float | None = None):
+        if variance is not None and not variance > 0:
+            raise ValueError(f"variance must be positive; got {variance}")
+        shape = data.operator.in_shape
+        self.like = torch.empty(1, *shape, dtype=data.y.real.dtype)
+        self.spectrum = spectrum_of(prior) if variance is None and len(shape) == 3 else None
+        self.variance = variance
+        if variance is None and self.spectrum is None:
+            self.variance = pixel_variance(prior, shape, data.y.real.dtype)
+
+    def __call__(self, ratio: Any) -> Any:
+        """A float for a float ratio, (B,) for (B,)."""
+        if self.spectrum is None:
+            return gaussian_error(self.variance, ratio)
+        value = self.spectrum.mean_square(ratio, self.like)
+        return value.to(ratio) if isinstance(ratio, Tensor) else float(value)
+
+
+def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4) -> Tensor:
+    """The diagonal of F A^T W A F^T, (B, C, H, W), from z * (F N F^T z) with random signs z.
+
+    Exact where N is diagonal there (all probes agree); else smoothed over neighbours, since each
+    probe carries the off-diagonal part as noise.
+    """
+    like = data._event(1)
+    noise = Noise(0, [0])
+    draws = []
+    for k in range(probes):
+        z = noise.rademacher(like, k).expand(len(data), *like.shape[1:])
+        draws.append(z * spectrum.forward(data.normal(spectrum.inverse(z))))
+    stacked = torch.stack(draws)
+    mean = stacked.mean(0)
+    scatter = (stacked - mean).square().flatten(2).mean((0, 2)).sqrt()
+    exact = scatter < 1e-3 * mean.abs().flatten(1).mean(1).clamp_min(1e-30)
+    padded = torch.nn.functional.pad(mean, (2, 2, 2, 2), mode="replicate")
+    smooth = torch.nn.functional.avg_pool2d(padded, 5, stride=1)
+    return torch.where(per_item(exact, mean) > 0, mean, smooth).clamp_min(0.0)
+
+
+COVARIANCES = {
+    "jacobian": JacobianMatching,
+    "spectrum": SpectrumMatching,
+    "isotropic": IsotropicMatching,
+}
