@@ -129,6 +129,8 @@ def smooth_field(rng: np.random.Generator, size: int, parts: int, knots: int = 5
 def recentred(plane: Plane, overview: Tensor, step: float, rng: np.random.Generator) -> Plane:
     """The plane moved to a random bright pixel of its overview (size, size) cut at `step`."""
     bright = torch.nonzero(overview > 0.1 * overview.max()).numpy()
+    if not len(bright):
+        return plane
     row, column = bright[rng.integers(len(bright))] + rng.uniform(-0.5, 0.5, 2)
     half = overview.shape[0] // 2
     # Whole pixels keep an aligned plane on its voxels.
