@@ -307,8 +307,8 @@ class _Guard:
         seen = x if x0_hat is None else x0_hat
         if not bool(torch.isfinite(seen).all()):
             raise Diverged(
-                f"the state is not finite at step {step}, t = {t:.6g}; the last finite state is kept "
-                "in this error's `state` (a larger `steps`, or another method, may help)",
+                f"the state is not finite at step {step}, t = {t:.6g}; the last finite state is "
+                "kept in this error as `state` (a larger `steps`, or another method, may help)",
                 step,
                 t,
                 self.state,
