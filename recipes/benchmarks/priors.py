@@ -1,0 +1,153 @@
+"""What the shipped priors know of people they never saw.
+
+    python -m recipes.benchmarks.priors NAME DATA [--out FOLDER]
+
+DATA is a folder that `inverse-score prepare NAME` filled. Prints two tables: denoising of held-out
+images by noise level against non-local means and total variation, both with their strength tuned
+on the very images (of eight), and how near samples come to training images. Writes a grid of
+samples to FOLDER/NAME-samples.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inverse_score import load_prior, sample
+from inverse_score.prior import Prior
+from inverse_score.training.plots import image_grid, write_png
+from recipes.priors import datasets
+
+LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.8, 2.5)
+SIZES = {"brain-mri": 128, "body-ct": 128, "photo-patches": 64, "digits": 28}
+
+
+def denoised(prior: Prior, noisy: Tensor, s: float, batch: int = 4) -> Tensor:
+    """E[x_0 | x_0 + s n] in the prior's units, in bfloat16."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([prior.denoise(part, s) for part in noisy.split(batch)])
+
+
+def total_variation(image: np.ndarray, s: float, strength: float) -> np.ndarray:
+    """Chambolle's TV with weight strength * s, colour channels coupled."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    return denoise_tv_chambolle(image, weight=strength * s, channel_axis=0, max_num_iter=200)
+
+
+def nonlocal_means(image: np.ndarray, s: float, strength: float) -> np.ndarray:
+    """Non-local means (Buades et al. 2005; Darbon's fast form) with h = strength * s."""
+    from skimage.restoration import denoise_nl_means
+
+    return denoise_nl_means(
+        image, patch_size=5, patch_distance=6, h=strength * s, sigma=s, channel_axis=0
+    )
+
+
+def tuned(method: Callable, noisy: Tensor, truth: Tensor, s: float) -> float:
+    """The smallest mean square over STRENGTHS, tuned on the truth: a bound on what it can do."""
+    clean, errors = truth.numpy(), []
+    for strength in STRENGTHS:
+        results = np.stack([method(image, s, strength) for image in noisy.numpy()])
+        errors.append(float(np.mean((results - clean) ** 2)))
+    return min(errors)
+
+
+def denoising_table(prior: Prior, images: Tensor, strong: int = 6) -> list[str]:
+    """Markdown: error in dB relative to the noise, 10 log10(mean square / s^2), by method.
+
+    Complex priors are scored on the real part, the only one that the others are given: an
+    imaginary part that is zero would help them. `strong` images are given to the slow methods
+    (and to the prior: all columns are of the same images).
+    """
+    u = prior.from_data(images[:: max(1, len(images) // strong)][:strong])
+    shown = slice(0, 1) if u.shape[1] == 2 else slice(None)
+    lines = ["| noise | prior | total variation | non-local means | gain over the better |"]
+    lines.append("|---|---|---|---|---|")
+    for s in LEVELS:
+        noisy = u + s * torch.randn(u.shape, generator=torch.Generator().manual_seed(1))
+        ours = (denoised(prior, noisy, s) - u)[:, shown].square().mean().item()
+        others = [
+            tuned(m, noisy[:, shown], u[:, shown], s) for m in (total_variation, nonlocal_means)
+        ]
+        row = [10 * math.log10(error / s**2) for error in (ours, *others)]
+        gain = min(row[1:]) - row[0]
+        lines.append(f"| {s:g} | " + " | ".join(f"{v:.2f}" for v in row) + f" | {gain:.2f} dB |")
+    return lines
+
+
+def nearest(images: Tensor, library: Tensor) -> Tensor:
+    """For each image the distance to the nearest of library over the library's spread, both
+    without their means: copies give 0, unrelated images about 1.4."""
+    a, b = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (images, library))
+    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    return (2 - 2 * (a @ b.T).amax(1)).clamp(min=0).sqrt()
+
+
+def memory_table(prior: Prior, name: str, data: Path, samples: Tensor, count: int) -> list[str]:
+    """Distances of samples, of held-out images and of further training images to the nearest of
+    `count` training images: samples nearer than training images are to each other are copies."""
+    size = SIZES[name]
+    train, held_out = datasets(data, size)
+    library = torch.stack([train[i] for i in range(count)])
+    middle = [image[..., : size, : size] if name == "digits" else _middle(image, size)
+              for image in held_out[:64]]  # fmt: skip
+    fresh = torch.stack([train[count + i] for i in range(64)])
+    lines = ["| images | nearest: median | smallest |", "|---|---|---|"]
+    rows = {
+        "samples": samples,
+        "held-out images": torch.stack(middle),
+        "other training images": fresh,
+    }
+    for label, images in rows.items():
+        near = nearest(images, library)
+        lines.append(f"| {label} ({len(images)}) | {near.median():.3f} | {near.min():.3f} |")
+    return lines
+
+
+def _middle(image: Tensor, size: int) -> Tensor:
+    row, column = ((n - size) // 2 for n in image.shape[1:])
+    return image[:, row : row + size, column : column + size]
+
+
+def draw(prior: Prior, name: str, count: int, steps: int) -> Tensor:
+    """`count` samples in data units."""
+    size, channels = SIZES[name], prior.channels
+    with torch.autocast("cpu", torch.bfloat16):
+        return sample(prior, (count, channels, size, size), steps=steps, seed=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name", choices=list(SIZES))
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--prior", help="a prior file instead of the shipped one")
+    parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--library", type=int, default=2000)
+    arguments = parser.parse_args()
+    prior = load_prior(arguments.prior or arguments.name)
+    _, held_out = datasets(arguments.data)
+    print("\n".join(denoising_table(prior, torch.stack(held_out[:200]))), flush=True)
+    samples = draw(prior, arguments.name, arguments.samples, arguments.steps)
+    print(
+        "\n".join(
+            ["", *memory_table(prior, arguments.name, arguments.data, samples, arguments.library)]
+        )
+    )
+    low, high = {"body-ct": (-1000.0, 1000.0), "brain-mri": (0.0, 1.2)}.get(
+        arguments.name, (0.0, 1.0)
+    )
+    write_png(arguments.out / f"{arguments.name}-samples.png", image_grid(samples, low, high))
+
+
+if __name__ == "__main__":
+    main()
