@@ -49,13 +49,14 @@ def read_mask(path: Path) -> np.ndarray:
 
     from ..errors import BadInput
     from ..io import guard
+    from ..io.npy import npy_array, npz_array
     from ..io.sniff import sniff
 
     kind = sniff(path)
     if kind == "npy":
-        return np.asarray(guard.npy_array(path))
+        return np.asarray(npy_array(path))
     if kind == "npz":
-        return guard.npz_array(path, None)
+        return npz_array(path, None)
     if kind == "hdf5":
         with guard.open_hdf5(path) as file:
             return guard.read_array(guard.dataset(file, "mask", ndim=(1, 2), kinds="biuf"))
