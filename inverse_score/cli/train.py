@@ -50,7 +50,7 @@ def train(
         out=settings.out if out is None else out,
         init_from=settings.init_from if init_from is None else init_from,
     )
-    dataset, held_out = _prepared(settings.data)
+    dataset, held_out = _prepared(settings.data, settings.loss.name == "classifier")
     prior = run(
         settings,
         dataset=dataset,
@@ -68,7 +68,7 @@ def train(
         print(path)
 
 
-def _prepared(data: DataConfig) -> tuple[Any, Any]:
+def _prepared(data: DataConfig, labels: bool) -> tuple[Any, Any]:
     """The datasets of a folder that `prepare` filled; (None, None) leaves it to the library."""
     if data.format != "prepared":
         return None, None
@@ -78,4 +78,4 @@ def _prepared(data: DataConfig) -> tuple[Any, Any]:
 
     if data.path is None:
         raise BadInput("data.path is missing: the folder that `inverse-score prepare` filled")
-    return datasets(data.path, None if data.crop is None else data.crop[0])
+    return datasets(data.path, None if data.crop is None else data.crop[0], labels=labels)

@@ -13,11 +13,13 @@ from typing import Any
 from inverse_score.errors import BadInput
 
 
-def datasets(folder: str | Path, size: int | None = None, seed: int = 0) -> tuple[Any, Any]:
+def datasets(
+    folder: str | Path, size: int | None = None, seed: int = 0, labels: bool = False
+) -> tuple[Any, Any]:
     """(training images, held-out images or None) of a folder that `prepare` filled, in data units.
 
-    size: pixels a side of the training images (digits have their own). Held-out images are whole
-    slices of people that no training image shows.
+    size: pixels a side of the training images (digits have their own). labels: (image, label), for
+    a classifier. Held-out images are whole slices of people that no training image shows.
     """
     from .bodies import Bodies
     from .digits import Digits
@@ -32,9 +34,10 @@ def datasets(folder: str | Path, size: int | None = None, seed: int = 0) -> tupl
         raise BadInput(f"{folder} was not filled by `inverse-score prepare`: {error}") from None
     train = {"brain-mri": Heads, "body-ct": Bodies, "photo-patches": Photos}.get(name)
     if name == "digits":
-        training: Any = Digits(folder / "train", seed=seed)
-    elif train is None:
-        raise BadInput(f"{folder} holds the data of {name!r}, which no prior here is trained on")
-    else:
-        training = train(folder / "train", seed=seed, **({} if size is None else {"size": size}))
+        return Digits(folder / "train", labels), Digits(folder / "held_out", labels)
+    if train is None or labels:
+        raise BadInput(
+            f"{folder} holds the data of {name!r}: not to be trained on, or without labels"
+        )
+    training = train(folder / "train", seed=seed, **({} if size is None else {"size": size}))
     return training, HELD_OUT[name](folder / "held_out")

@@ -16,26 +16,18 @@ RANGE = (0.5, 0.5)
 
 
 class Digits(Dataset):
-    """Image `index` (1, 28, 28) in [0, 1], in an order that `seed` shuffles anew every epoch."""
+    """Image `index` (1, 28, 28) in [0, 1], with its label for a classifier."""
 
-    def __init__(self, folder: str | Path, length: int = 10_000_000, seed: int = 0):
+    def __init__(self, folder: str | Path, labels: bool = False):
         self.images, self.labels = load_digits(Path(folder))
-        self.length, self.seed = length, seed
-        self._order: tuple[int, np.ndarray] | None = None
+        self.labelled = labels
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[self.position(index)]
-
-    def position(self, index: int) -> int:
-        """Which image is the index-th: a permutation an epoch."""
-        epoch, place = divmod(int(index), len(self.images))
-        if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            self._order = epoch, rng.permutation(len(self.images))
-        return int(self._order[1][place])
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, int]:
+        image = self.images[index]
+        return (image, int(self.labels[index])) if self.labelled else image
 
 
 def load_digits(folder: Path) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from .bodies import AIR
-from .digits import load_digits
 
 SIZE = 192
 
@@ -53,15 +52,10 @@ def photos(folder: Path) -> list[Tensor]:
     return patches
 
 
-def digits(folder: Path) -> list[Tensor]:
-    return list(load_digits(folder)[0])
-
-
 HELD_OUT: dict[str, Callable[[Path], list[Tensor]]] = {
     "brain-mri": heads,
     "body-ct": bodies,
     "photo-patches": photos,
-    "digits": digits,
 }
 
 
