@@ -6,6 +6,7 @@ from .color import REC601, Grayscale
 from .compressed import CompressedSensing
 from .ct import Radon
 from .fourier import fft2c, ifft2c
+from .kspace import SamplingMask, column_mask, file_seed, grid_mask
 from .linalg import SolveInfo, conjugate_gradient
 from .linear import LinearOperator, as_channels, as_complex, check_adjoint
 from .masks import Identity, Mask, box_mask, half_mask
@@ -31,6 +32,7 @@ __all__ = [
     "Mask",
     "MotionBlur",
     "Radon",
+    "SamplingMask",
     "Scaled",
     "SolveInfo",
     "Transform",
@@ -41,8 +43,11 @@ __all__ = [
     "as_complex",
     "box_mask",
     "check_adjoint",
+    "column_mask",
     "conjugate_gradient",
     "fft2c",
+    "file_seed",
+    "grid_mask",
     "half_mask",
     "ifft2c",
     "poisson_transmission",
