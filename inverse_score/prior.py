@@ -51,7 +51,7 @@ class Prior:
         sde: SDE,
         *,
         output: str = "score",
-        event_shape: tuple[int, ...] | None = None,
+        event_shape: tuple[int | None, ...] | None = None,
         range: tuple[float, float] = (1.0, 0.0),
         t_min: float | None = None,
         card: dict[str, Any] | None = None,
@@ -168,6 +168,59 @@ class _Under(Prior):
     def score(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)
         return (alpha * self.denoise(x, t) - x) / sigma**2
+
+
+class SliceWise(Prior):
+    """A 2-D prior of every slice of a volume: x (B, C, D, H, W), one item.
+
+    axis 0, 1 or 2 is the one of D, H, W across which slices are taken: p(x) is proportional to the
+    product of p(slice) over it, so slices are independent. A call passes all slices of the batch
+    to the prior at once; max_slices bounds how many.
+    """
+
+    def __init__(self, prior: Prior, axis: int = 0, *, max_slices: int | None = None):
+        if axis not in (0, 1, 2):
+            raise ValueError(f"axis must be 0, 1 or 2 (of D, H, W); got {axis!r}")
+        if max_slices is not None and max_slices < 1:
+            raise ValueError(f"max_slices must be >= 1; got {max_slices}")
+        event = (None, None, None) if prior.event_shape is None else prior.event_shape
+        if len(event) != 3:
+            raise ValueError(f"SliceWise lifts priors of events (C, H, W); got {event}")
+        plane = list(event[1:])
+        plane.insert(axis, None)
+        super().__init__(
+            prior.network,
+            prior.sde,
+            output=prior.output,
+            event_shape=(event[0], *plane),  # type: ignore[arg-type]
+            range=prior.range,
+            t_min=prior.t_min,
+            card=prior.card,
+        )
+        self.inner, self.axis, self.max_slices = prior, axis, max_slices
+
+    @property
+    def smallest_scale(self) -> float:
+        return self.inner.smallest_scale
+
+    def denoise(self, x: Tensor, t: Time) -> Tensor:
+        return self._by_slice(self.inner.denoise, x, t)
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        return self._by_slice(self.inner.score, x, t)
+
+    def _by_slice(self, function: Network, x: Tensor, t: Time) -> Tensor:
+        self.check_event(x)
+        moved = x.movedim(2 + self.axis, 1)
+        slices = moved.flatten(0, 1)
+        t = t.repeat_interleave(moved.shape[1]) if isinstance(t, Tensor) and t.ndim == 1 else t
+        size = self.max_slices or len(slices)
+        times = t.split(size) if isinstance(t, Tensor) and t.ndim == 1 else None
+        done = [
+            function(part, t if times is None else times[i])
+            for i, part in enumerate(slices.split(size))
+        ]
+        return torch.cat(done).reshape(moved.shape).movedim(1, 2 + self.axis)
 
 
 def batch_time(t: Time, x: Tensor) -> Tensor:

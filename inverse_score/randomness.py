@@ -7,7 +7,9 @@ order. Drawn on the CPU in float32 and then moved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 # Streams keep the draws of one step apart.
 START, PREDICTOR, CORRECTOR, MEASUREMENT, PROBE, OTHER = range(6)
 _MASK = (1 << 64) - 1
+Fill = Callable[[np.random.Generator, np.ndarray], object]
 
 
 class Noise:
@@ -50,23 +53,43 @@ class Noise:
         """+-1 with equal chance, of like's shape, dtype and device."""
         return (self.uniform(like, step, stream) < 0.5).to(like.dtype) * 2 - 1
 
-    def _draw(self, like: Tensor, step: int, stream: int, fill) -> Tensor:
+    def _draw(self, like: Tensor, step: int, stream: int, fill: Fill) -> Tensor:
         if len(self.items) != like.shape[0]:
             raise ValueError(f"{len(self.items)} items name the rows; got a batch {like.shape[0]}")
-        out = np.empty((like.shape[0], *like.shape[1:]), dtype=np.float32)
+        if not 0 <= step < 1 << 48:
+            raise ValueError(f"step must lie in [0, 2^48); got {step}")
+        out = np.empty(tuple(like.shape), dtype=np.float32)
         # out[row : row + 1] is a view even where an event is a single number.
-        for row, (item, sample) in enumerate(zip(self.items, self.samples, strict=True)):
+
+        def draw(row: int) -> None:
             # Word 0 and 1 of the counter count within the draw: 2^128 numbers each.
-            counter = [0, 0, (stream << 48) | step, sample & _MASK]
-            key = [self.seed & _MASK, item & _MASK]
+            counter = [0, 0, (stream << 48) | step, self.samples[row] & _MASK]
+            key = [self.seed & _MASK, self.items[row] & _MASK]
             bits = np.random.Philox(counter=_words(counter), key=_words(key))
             fill(np.random.Generator(bits), out[row : row + 1].reshape(-1))
+
+        _for_each(draw, len(self.items), out.size)
         return torch.from_numpy(out).to(device=like.device, dtype=like.dtype)
 
     def rows(self, index: slice | Sequence[int]) -> Noise:
         """The same noise for some of the rows."""
         chosen = range(len(self.items))[index] if isinstance(index, slice) else index
         return Noise(self.seed, [self.items[i] for i in chosen], [self.samples[i] for i in chosen])
+
+
+def _for_each(draw: Callable[[int], None], rows: int, numbers: int) -> None:
+    """draw(row) for all rows, on all of the process's cores where that pays.
+
+    numpy fills without the interpreter lock, and each row has bits of its own.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if rows == 1 or numbers < 1 << 18 or cores in (None, 1):
+        for row in range(rows):
+            draw(row)
+        return
+    with ThreadPoolExecutor(cores) as pool:
+        for _ in pool.map(draw, range(rows)):
+            pass
 
 
 def _words(values: list[int]) -> np.ndarray:
