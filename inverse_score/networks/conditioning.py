@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,10 +25,17 @@ class Conditioning:
     """label: one of the kinds below; `output` says what the network returns, as Prior reads it."""
 
     sde: SDE
-    output: ClassVar[str] = "score"
 
     def __call__(self, t: Tensor) -> tuple[Any, Tensor | None, Any, Any]:
         raise NotImplementedError
+
+    @property
+    def output(self) -> str:
+        return "score"
+
+    def smallest_time(self) -> float:
+        """The smallest time of the usual training: 1e-5 of T (Song et al. 2021)."""
+        return 1e-5 * self.sde.T
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,13 @@ class TimeLabel(Conditioning):
     """label (steps - 1) t / T, F = eps: DDPM++ in continuous time, VP and sub-VP."""
 
     steps: int = 1000
-    output: ClassVar[str] = "eps"
 
     def __call__(self, t: Tensor) -> tuple[Any, Tensor | None, Any, Any]:
         return 1.0, t * ((self.steps - 1) / self.sde.T), 0.0, 1.0
+
+    @property
+    def output(self) -> str:
+        return "eps"
 
 
 @dataclass(frozen=True)
@@ -89,14 +99,14 @@ class Schedule(Conditioning):
     at which the chain's noise-to-signal is the SDE's at t. (t (steps - 1) itself would be wrong by
     40 % of sigma at the smallest levels: a chain starts at sigma 0.01 and not at 0.)
     kind: "linear" (beta from start to end), "scaled-linear" (sqrt beta so) or "cosine" (Nichol &
-    Dhariwal 2021, eq. 17).
+    Dhariwal 2021, eq. 17). predicts: what F is, "eps", "x0" or "v", of that chain.
     """
 
     kind: str = "linear"
     start: float = 1e-4
     end: float = 0.02
     steps: int = 1000
-    output: ClassVar[str] = "eps"
+    predicts: str = "eps"
 
     def __call__(self, t: Tensor) -> tuple[Any, Tensor | None, Any, Any]:
         # In double precision on the CPU: labels count up to 1000 radians of the embedding.
@@ -104,6 +114,14 @@ class Schedule(Conditioning):
         label = np.interp(ratio.log().numpy(), self.log_ratios, np.arange(self.steps))
         scale = 1 / (self.sde.alpha(t) * (1 + self.sde.ratio(t) ** 2).sqrt())
         return scale, torch.from_numpy(label).to(t), 0.0, 1.0
+
+    @property
+    def output(self) -> str:
+        return self.predicts
+
+    def smallest_time(self) -> float:
+        """Where the noise-to-signal is that of the chain's first level."""
+        return self.sde.time(math.exp(self.log_ratios[0]))
 
     @cached_property
     def log_ratios(self) -> np.ndarray:
@@ -130,7 +148,14 @@ class Karras(Conditioning):
     """
 
     sigma_data: float = 0.5
-    output: ClassVar[str] = "x0"
+
+    @property
+    def output(self) -> str:
+        return "x0"
+
+    def smallest_time(self) -> float:
+        """Noise-to-signal 0.002, where EDM's samplers end."""
+        return self.sde.time(0.002)
 
     def __call__(self, t: Tensor) -> tuple[Any, Tensor | None, Any, Any]:
         s, alpha = self.sde.ratio(t), self.sde.alpha(t)

@@ -1,4 +1,4 @@
-"""NCSNv2 (Song & Ermon 2020): a RefineNet with instance norm++, conditioned by division by sigma."""
+"""NCSNv2 (Song & Ermon 2020): a RefineNet with instance norm++ whose output is over sigma."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class NCSNv2(ScoreNetwork):
     """score = F(2 x - 1) / sigma (Song & Ermon 2020, technique 3); F does not see the noise level.
 
     depth: "ncsnv2" (32 and 64 pixels), "deeper" (96 to 128), "deepest" (256; the MRI network of
-    Jalal et al. 2021). H and W are any: the way up resizes to the sizes of the way down. The chain of levels is geometric from sigma_max to sigma_min: a VE SDE.
+    Jalal et al. 2021). H and W are any: the way up resizes to the sizes of the way down. The levels
+    are geometric from sigma_max to sigma_min: a VE SDE.
     """
 
     def __init__(

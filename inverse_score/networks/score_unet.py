@@ -67,7 +67,8 @@ class Level(nn.Module):
 
     def pairs(self) -> Iterator[tuple[nn.Module, nn.Module | None]]:
         for i, block in enumerate(self.blocks):
-            yield block, self.attention[str(i)] if str(i) in self.attention else None
+            name = str(i)
+            yield block, self.attention[name] if name in self.attention else None  # noqa: SIM401
 
     def change_size(self, h: Tensor, emb: Tensor | None) -> Tensor:
         return self.resample(h, emb) if isinstance(self.resample, ResBlock) else self.resample(h)  # type: ignore[misc]

@@ -35,7 +35,7 @@ def formula(name: str, shape: tuple[int, ...]) -> np.ndarray:
         bits ^= bits >> np.uint64(15)
     u = (bits.astype(np.float64) / 2**31 - 1).reshape(shape)
     last = name.rpartition(".")[2]
-    if last in ("W", "freqs") and len(shape) == 1 or name.endswith("time_proj.weight"):
+    if (last in ("W", "freqs") and len(shape) == 1) or name.endswith("time_proj.weight"):
         u = 4 * u
     elif len(shape) >= 2:
         # NIN layers of score_sde hold (in, out), all others (out, in, ...).

@@ -1,0 +1,77 @@
+"""Winograd's convolution is the convolution."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from inverse_score.networks import winograd
+from inverse_score.networks.layers import FilteredConv, downsample, upsample
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 7), (5, 1), (34, 9)])
+def test_winograd_convolution_equals_the_direct_one_at_any_size(size):
+    torch.manual_seed(0)
+    x, bias = torch.randn(2, 64, *size, dtype=torch.float64), torch.randn(70, dtype=torch.float64)
+    weight = torch.randn(70, 64, 3, 3, dtype=torch.float64)
+    want = functional.conv2d(x, weight, bias, padding=1)
+    torch.testing.assert_close(winograd.conv3x3(x, weight, bias), want, rtol=1e-11, atol=1e-10)
+
+
+def test_winograd_gradients_equal_the_direct_ones():
+    torch.manual_seed(0)
+    x = torch.randn(1, 64, 9, 10, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(64, 64, 3, 3, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(1, 64, 9, 10, dtype=torch.float64)
+    got = torch.autograd.grad(winograd.conv3x3(x, weight), (x, weight), cotangent)
+    want = torch.autograd.grad(functional.conv2d(x, weight, padding=1), (x, weight), cotangent)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
+
+
+def test_winograd_rounding_in_single_precision_is_a_few_parts_in_a_million():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 128, 32, 32), torch.randn(128, 128, 3, 3) / 34
+    want = functional.conv2d(x.double(), weight.double(), padding=1)
+    error = (winograd.conv3x3(x, weight) - want).norm() / want.norm()
+    assert 1e-7 < error < 3e-6
+
+
+def test_strips_do_not_show():
+    """An image of many strips against the same convolution in one piece."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 64, 200, 60).double(), torch.randn(64, 64, 3, 3).double()
+    assert winograd._STRIP < 50 * 15
+    want = functional.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(winograd.conv3x3(x, weight), want, rtol=1e-11, atol=1e-9)
+
+
+def _upfirdn(x, kernel, up=1, down=1, pad=(0, 0)):
+    """Zeros between pixels, padding, filtering, every `down`-th pixel: the definition."""
+    batch, channels, height, width = x.shape
+    zeros = torch.zeros(batch, channels, height * up, width * up, dtype=x.dtype)
+    zeros[:, :, ::up, ::up] = x
+    padded = functional.pad(zeros, (*pad, *pad)).flatten(0, 1)[:, None]
+    y = functional.conv2d(padded, kernel.flip(0, 1)[None, None])
+    return y[:, 0].reshape(batch, channels, *y.shape[2:])[:, :, ::down, ::down]
+
+
+@pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 1), (1, 5, 10, 10, 5, 1)])
+def test_resampling_is_the_filter_between_zeros(taps):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 10, dtype=torch.float64)
+    line = torch.tensor(taps, dtype=torch.float64)
+    kernel, p = torch.outer(line, line) / line.sum() ** 2, len(taps) - 2
+    down = _upfirdn(x, kernel, down=2, pad=((p + 1) // 2, p // 2))
+    torch.testing.assert_close(downsample(x, taps), down)
+    up = _upfirdn(x, 4 * kernel, up=2, pad=((p + 1) // 2 + 1, p // 2))
+    torch.testing.assert_close(upsample(x, taps), up)
+
+
+def test_filtered_downsampling_convolution_is_the_filter_then_every_second_pixel():
+    torch.manual_seed(0)
+    layer = FilteredConv(3, 5, "down", (1, 3, 3, 1)).double()
+    x = torch.randn(1, 3, 8, 12, dtype=torch.float64)
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
+    filtered = _upfirdn(x, torch.outer(line, line) / 64, pad=(2, 2))
+    want = functional.conv2d(filtered, layer.weight, layer.bias)[:, :, ::2, ::2]
+    torch.testing.assert_close(layer(x), want)
