@@ -118,7 +118,8 @@ class MRI:
             "acceleration_achieved": mask.numel() / int(mask.sum()),
         }
         return Problem(
-            CartesianMRI(mask, white_maps),
+            # One item's operator serves every sample of it; several carry a set of maps each.
+            CartesianMRI(mask, white_maps[0] if len(white_maps) == 1 else white_maps),
             white / scale.to(white.real).reshape(-1, 1, 1, 1),
             noise_std / scale,
             scale,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.posterior.covariance import pixel_variance
+from inverse_score.posterior.measurement import measure
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction, solve
 from operators.linear import LinearOperator
@@ -33,6 +34,8 @@ class Problem:
         """Samples, mean and std in the image's units; misfit and prior share need none."""
         rec = solve(self.y, self.operator, prior, noise_std=self.noise_std, **options)
         # What is linear in the image carries its unit; misfit and prior share have none.
+        if rec.samples is None:
+            return replace(rec, streamed=tuple(map(self.to_units, rec.streamed)))  # type: ignore[arg-type]
         return replace(rec, samples=self.to_units(rec.samples))
 
     def to_units(self, u: Tensor) -> Tensor:
@@ -47,23 +50,9 @@ class Problem:
     def prior_part(self, x: Tensor, prior: Prior) -> Tensor:
         """x - R x, R = (A^T W A + I / v)^-1 A^T W A: what the data did not determine of x.
 
-        x (B, *event) in the image's units; W = noise_std^-2 (1 for exact data, and then A^T A is
-        inverted as far as float32 can), v the prior's variance of a pixel.
+        x (B, *event) in the image's units; W and v as in `Reconstruction.prior_share`, whose map
+        this is.
         """
-        scale, offset = prior.range
-        u = (x / self.to_units(torch.ones_like(x)) - offset) / scale
-        noise = torch.as_tensor(self.noise_std, dtype=u.dtype, device=u.device) / scale
-        weight = 1 / noise.clamp(min=1e-4).square()
-        weight = weight.reshape(-1, *[1] * (self.y.ndim - 1)) if weight.ndim < 2 else weight
-        # Relative to the largest weight, so that CG works on numbers of the order of 1.
-        top = weight.flatten(1).amax(1) if weight.shape[0] > 1 else weight.max()
-        W = weight / top.reshape(-1, *[1] * (self.y.ndim - 1))
-        rho = 1 / (top * pixel_variance(prior, u.shape[1:]))
-        part = rho_part(self.operator, u, rho, W)
-        return self.to_units(part * scale)
-
-
-def rho_part(A: LinearOperator, u: Tensor, rho: Tensor, W: Tensor) -> Tensor:
-    """u - (A^T W A + rho)^-1 A^T W A u = rho (A^T W A + rho)^-1 u."""
-    solution = A.solve_normal(u, rho.expand(len(u)).to(u), W, tol=1e-3, max_iter=30)
-    return rho.reshape(-1, *[1] * (u.ndim - 1)).to(u) * solution
+        data = measure(prior, self.y, self.operator, self.noise_std)
+        v = pixel_variance(prior, tuple(x.shape[1:]))
+        return data.solve(x, 1 / v, tol=1e-3, max_iter=50) / v

@@ -17,12 +17,15 @@ from torch import Tensor
 from inverse_score.errors import BadInput
 from inverse_score.io.scan import Scan, centre_crop
 from inverse_score.prior import Prior
+from operators.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 from operators.linear import as_complex
 
 from .calibration import crop_readout
 from .ct import ct
 from .mri import mri
 from .problem import Problem
+
+DEFAULT = "equispaced-fraction"
 
 
 @dataclass
@@ -81,7 +84,7 @@ class MRIScan(ScanRecipe):
         self.options = options
         encoded = self._encoded(W)
         self.mask = self._choose(mask, encoded, seed)
-        self.achieved = float(encoded.sum() * H / np.broadcast_to(self.mask, (H, W)).sum())
+        self.achieved = float(H * W / np.broadcast_to(self.mask, (H, W)).sum())
         self.crop = scan.crop
         if self.mask.ndim == 1 and scan.crop is not None and scan.crop[0] < H:
             self.shape = (scan.crop[0], W)
@@ -112,7 +115,7 @@ class MRIScan(ScanRecipe):
         return encoded
 
     def _choose(self, wanted: str | np.ndarray | None, encoded: np.ndarray, seed: int):
-        own = self.scan.mask
+        own, (H, W) = self.scan.mask, self.scan.shape[-2:]
         full = own is None or bool((own == encoded).all())
         if not full:
             return self._keep(own, wanted)
@@ -124,8 +127,8 @@ class MRIScan(ScanRecipe):
             return encoded
         if self.asked is None:
             raise BadInput(f"--mask {wanted} needs --acc, the acceleration")
-        self.notes.append(f"undersampled here: {wanted or 'equispaced-fraction'}, seed {seed}")
-        return undersample(wanted or "equispaced-fraction", encoded, self.asked, seed)
+        self.notes.append(f"undersampled here: {wanted or DEFAULT}, seed {seed}")
+        return undersample(wanted or DEFAULT, (H, W), encoded, self.asked, seed)
 
     def _keep(self, own: np.ndarray, wanted: str | np.ndarray | None) -> np.ndarray:
         if isinstance(wanted, np.ndarray):
@@ -160,19 +163,20 @@ def _fitting(mask: np.ndarray, scan: Scan) -> np.ndarray:
     return mask.astype(bool)
 
 
-def undersample(kind: str, encoded: np.ndarray, acc: float, seed: int) -> np.ndarray:
-    """Columns of this kind of pattern among the encoded ones; the offset is drawn by the seed."""
-    width = int(encoded.sum())
-    columns = np.zeros_like(encoded)
-    low = round(width * 0.08 if acc < 6 else width * 0.04)
-    adjusted = acc * (low - width) / (low * acc - width)
-    offset = int(np.random.default_rng(seed).integers(0, round(adjusted)))
-    picked = np.zeros(width, bool)
-    picked[np.around(np.arange(offset, width - 1, adjusted)).astype(int)] = True
-    pad = (width - low + 1) // 2
-    picked[pad : pad + low] = True
-    columns[encoded] = picked
-    return columns
+def undersample(
+    kind: str, shape: tuple[int, int], encoded: np.ndarray, acc: float, seed: int
+) -> np.ndarray:
+    """A pattern of operators.kspace, (W,) or (H, W), within the encoded columns."""
+    columns = np.flatnonzero(encoded)
+    acquired = (int(columns[0]), int(columns[-1]) + 1)
+    if kind in COLUMN_KINDS:
+        made = column_mask(kind, shape[1], acc, seed=seed, acquired=acquired)
+    elif kind in GRID_KINDS:
+        made = grid_mask(kind, shape, acc, seed=seed)
+    else:
+        known = ", ".join([*COLUMN_KINDS, *GRID_KINDS])
+        raise BadInput(f"--mask must be a file that exists or one of {known}; got {kind!r}")
+    return made.mask.numpy() & encoded
 
 
 class CTScan(ScanRecipe):

@@ -37,7 +37,7 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
             paths["volume"],
             slice_results(plan, folder, scan, bad),
             len(task.slices),
-            attributes=attributes(plan, scan, folder.manifest["run"], partial=bool(bad)),
+            attributes=attributes(plan, scan, folder, partial=bool(bad)),
             mask=mask,
         )
         volume = open_volume(paths["volume"])
@@ -51,7 +51,7 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
     return summary
 
 
-def attributes(plan: Plan, scan: int, run: str, *, partial: bool) -> dict[str, Any]:
+def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> dict[str, Any]:
     """Provenance of a volume: all that is needed to make it again, and nothing about a person."""
     from .. import __version__
 
@@ -59,7 +59,7 @@ def attributes(plan: Plan, scan: int, run: str, *, partial: bool) -> dict[str, A
     found: dict[str, Any] = {
         "name": plan.tasks[scan].name,
         "software": f"inverse_score {__version__}",
-        "run": run,
+        "run": folder.manifest["run"],
         "status": "partial" if partial else "complete",
         "input_sha256": plan.tasks[scan].sha256,
         "input_format": recipe.scan.format,
@@ -67,7 +67,7 @@ def attributes(plan: Plan, scan: int, run: str, *, partial: bool) -> dict[str, A
         "acceleration_achieved": recipe.achieved,
         "prior": plan.prior_name,
         "prior_sha256": plan.prior_sha256,
-        "method": r.method,
+        "method": _method(plan, scan, folder),
         "budget": plan.budget,
         "num_samples": r.samples,
         "seed": r.seed,
@@ -85,6 +85,12 @@ def attributes(plan: Plan, scan: int, run: str, *, partial: bool) -> dict[str, A
     if "acquisition" in recipe.scan.facts:
         found["acquisition"] = str(recipe.scan.facts["acquisition"])
     return found
+
+
+def _method(plan: Plan, scan: int, folder: RunFolder) -> str:
+    """What ran, in the words of the first finished unit."""
+    done = (unit for unit in folder.units if unit.scan == scan and folder.done(unit))
+    return next((folder.load(unit)[1]["method"] for unit in done), plan.request.method)
 
 
 def describe(plan: Plan, scan: int, volume: Volume) -> dict[str, Any]:

@@ -55,7 +55,6 @@ class Worker:
         problem = self._problem(unit)
         began = time.perf_counter()
         rec = self._solve(problem, unit)
-        self._check(rec, unit)
         samples = rec.samples[:, 0]
         mean = samples.mean(0, keepdim=True)
         recipe = task.recipe
@@ -73,7 +72,7 @@ class Worker:
         if unit.chunk == 0:
             arrays["zero_filled"] = _numpy(recipe.picture(problem.first_look[0]))
             arrays |= self._baseline(problem, task)
-            facts |= problem.facts
+            facts |= {key: _single(value) for key, value in problem.facts.items()}
         self.seconds["network"] += rec.seconds
         self.seconds["rest"] += time.perf_counter() - began - rec.seconds
         return arrays, facts
@@ -91,6 +90,8 @@ class Worker:
 
     def _solve(self, problem: Problem, unit: Unit) -> Any:
         """solve, in smaller batches where memory does not suffice: same samples to rounding."""
+        from ..solver import Diverged
+
         r, count = self.plan.request, self.plan.samples_of(unit.chunk)
         options = dict(r.options)
         if r.steps is not None:
@@ -109,6 +110,8 @@ class Worker:
                     **options,
                 )
             except Exception as error:
+                if isinstance(error, Diverged):
+                    raise PartialFailure(f"{self._where(unit)}: {error}") from error
                 if not is_out_of_memory(error):
                     raise
                 if batch_size == 1:
@@ -118,14 +121,6 @@ class Worker:
                     ) from error
             batch_size = max(1, batch_size // 2)
             self.progress.note(f"out of memory: {self._where(unit)} again, {batch_size} at once")
-
-    def _check(self, rec: Any, unit: Unit) -> None:
-        """PartialFailure for a result that ran away: not finite, or far from the data."""
-        if not bool(rec.samples.isfinite().all()):
-            raise PartialFailure(
-                f"{self._where(unit)} diverged: its samples are not finite; "
-                "more --steps, another --method, or a larger --noise-std"
-            )
 
     def _baseline(self, problem: Problem, task: Task) -> dict[str, np.ndarray]:
         name = self.plan.request.baseline
@@ -186,7 +181,7 @@ def _joined(plan: Plan, folder: RunFolder, scan: int, k: int, units: list[Unit])
         "slice": k,
         "status": "ok",
         "misfit": [m for _, f in loaded for m in f["misfit"]],
-        "nfe": sum(f["nfe"] for _, f in loaded),
+        "nfe": max(f["nfe"] for _, f in loaded),
     }
     facts.pop("run", None)
     kept = samples if plan.request.keep_samples else None
@@ -216,6 +211,11 @@ def _any_result(plan: Plan, folder: RunFolder, scan: int) -> SliceResult:
         if not folder.missing(units):
             return _joined(plan, folder, scan, k, units)
     raise PartialFailure(f"{plan.tasks[scan].name}: every slice failed; nothing was written")
+
+
+def _single(value: Any) -> Any:
+    """The number in a list of one: a slice is a batch of one."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _numpy(x: Tensor) -> np.ndarray:
