@@ -74,7 +74,8 @@ def solve(
     data = measure(prior, y, operator, noise_std)
     _check_counts(num_samples, batch_size, data, items)
     job = _plan(prior, data, method, budget, preset, sampler, steps, times, method_options)
-    num_samples = 1 if job.method.deterministic and num_samples == 1 else num_samples
+    if job.method.deterministic and num_samples > 1:
+        raise ValueError(f"{job.name!r} has one answer, not samples: num_samples must be 1")
     items = list(range(len(data))) if items is None else list(items)
     began = time.perf_counter()
     rows = [(i, s) for i in range(len(data)) for s in range(num_samples)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -105,6 +106,15 @@ class Measurement:
         trace = torch.stack([inner(z, self.normal(z)) for z in signs]).mean(0)
         count = torch.as_tensor(self.operator.num_measured, device=trace.device)
         return (count / trace.clamp_min(1e-30)).sqrt()
+
+    def masked(self, keep: Tensor) -> Measurement:
+        """The measurement with W multiplied by keep (0 or 1, broadcasting to y)."""
+        part = copy.copy(self)
+        for name in ("gain", "level", "typical"):
+            vars(part).pop(name, None)
+        part.noise_std = self.noise_std.expand(self.y.shape)
+        part.weights = self.weights * keep
+        return part
 
     def rows(self, index: Sequence[int]) -> Measurement:
         """The measurement of some of the items, repeats allowed."""

@@ -13,7 +13,7 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sampling import SAMPLERS, end_ratio, make_grid, start
 from ..sampling.driver import Callback, Hook, integrate
-from . import consistency, guidance
+from . import baselines, consistency, guidance
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
 from .moments import COVARIANCES
@@ -219,6 +219,17 @@ METHODS: dict[str, Method] = {
         consistency.KrylovStep, 0.85**2, steps=50, needs_noise=False,
         presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
     ),
+    **{
+        name: Method(run, needs_noise=False, deterministic=True)
+        for name, run in {
+            "zero-filled": baselines.zero_filled,
+            "fbp": baselines.filtered_back_projection,
+            "pinv": baselines.pseudo_inverse,
+            "tikhonov": baselines.tikhonov,
+            "tv": baselines.total_variation,
+            "wavelet": baselines.wavelet,
+        }.items()
+    },
 }  # fmt: skip
 
 

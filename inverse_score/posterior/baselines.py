@@ -1,0 +1,266 @@
+"""Reconstructions without a learned prior, under the same call: what a posterior has to beat.
+
+All of them work in the prior's units u, about its offset. Their one strength is chosen item by
+item by cross-validation, so that none is handicapped: a random tenth of the measured numbers is
+withheld, and the strength that predicts them best is used on all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from operators.linalg import inner, per_item
+
+from ..prior import Prior
+from ..randomness import OTHER, Noise
+from .covariance import pixel_variance
+from .measurement import Measurement
+
+# Factors on each method's own scale, two a decade.
+STRENGTHS = tuple(10 ** (k / 2) for k in range(-4, 3))
+# Daubechies 1988, table 1: the scaling filter with four vanishing moments.
+DB4 = (
+    0.23037781330889650, 0.71484657055291565, 0.63088076792985890, -0.02798376941685985,
+    -0.18703481171909309, 0.03084138183556076, 0.03288301166688520, -0.01059740178506903,
+)  # fmt: skip
+
+
+def zero_filled(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+    """A^T y."""
+    return data.operator.T(data.y)
+
+
+def pseudo_inverse(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+    """A^+ y, the least-squares solution of least norm."""
+    return data.pinv(data.y)
+
+
+def filtered_back_projection(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+    """The operator's own fbp(y)."""
+    if not hasattr(data.operator, "fbp"):
+        raise ValueError(
+            f'{type(data.operator).__name__} has no fbp; "pinv" and "tikhonov" take any operator'
+        )
+    return data.operator.fbp(data.y)
+
+
+def tikhonov(
+    prior: Prior, data: Measurement, noise: Noise, plan: Any, *, strength: float | None = None
+) -> Tensor:
+    """argmin |y - A u|_W^2 + (strength / v) |u|^2, v the prior's pixel variance (CG-SENSE)."""
+    ridge = _ridge(prior)
+
+    def fit(part: Measurement, factor: Tensor) -> Tensor:
+        return ridge(part, factor)
+
+    return fit(data, _chosen(fit, data, strength))
+
+
+def total_variation(
+    prior: Prior,
+    data: Measurement,
+    noise: Noise,
+    plan: Any,
+    *,
+    strength: float | None = None,
+    iterations: int = 100,
+) -> Tensor:
+    """argmin |y - A u|_W^2 / 2 + (strength / b) sum |grad u|  (Rudin, Osher & Fatemi 1992).
+
+    |grad u| couples both differences and all channels, hence a complex image's parts; b is the
+    mean |grad| of the solution for strength 1 of "tikhonov". Primal-dual steps of Chambolle & Pock 2011, alg. 1.
+    """
+    start = _ridge(prior)
+    b = _length(_gradient(start(data))).flatten(1).mean(1).clamp_min(1e-12)
+
+    def fit(part: Measurement, factor: Tensor) -> Tensor:
+        return _primal_dual(part, start(part), factor / b, iterations)
+
+    return fit(data, _chosen(fit, data, strength))
+
+
+def wavelet(
+    prior: Prior,
+    data: Measurement,
+    noise: Noise,
+    plan: Any,
+    *,
+    strength: float | None = None,
+    iterations: int = 60,
+) -> Tensor:
+    """argmin |y - A u|_W^2 / 2 + (strength / b) |Psi u|_1, Psi Daubechies-4, cycle-spun.
+
+    ADMM (Boyd et al. 2011) whose proximal step shifts the image differently each time (cycle
+    spinning, Coifman & Donoho 1995). Two channels shrink as one complex coefficient;
+    the coarsest band does not shrink. b is the mean coefficient of the Tikhonov solution.
+    """
+    start = _ridge(prior)
+    b = _magnitude(psi(start(data))).flatten(1).mean(1).clamp_min(1e-12)
+
+    def fit(part: Measurement, factor: Tensor) -> Tensor:
+        return _admm(part, start(part), factor / b, b, iterations)
+
+    return fit(data, _chosen(fit, data, strength))
+
+
+def _ridge(prior: Prior) -> Callable[..., Tensor]:
+    """(A^T W A + (factor / v) I)^-1 A^T W y, v the prior's pixel variance.
+
+    Starts of iterations see only the data at hand, or cross-validation would look at its answers.
+    """
+    variance: list[float] = []
+
+    def solve(part: Measurement, factor: Any = 1.0) -> Tensor:
+        if not variance:
+            variance.append(pixel_variance(prior, part.operator.in_shape, part.y.real.dtype))
+        return part.solve(part.backproject(part.y), factor / variance[0])
+
+    return solve
+
+
+def _chosen(
+    fit: Callable[[Measurement, Tensor], Tensor], data: Measurement, strength: float | None
+) -> Tensor:
+    """(B,): the user's strength, or each item's best one by its withheld measurements."""
+    like = data.gain
+    if strength is not None:
+        if not strength > 0:
+            raise ValueError(f"strength must be positive; got {strength}")
+        return torch.full_like(like, float(strength))
+    u = Noise(0, [0]).uniform(data.y.real[:1], 0, OTHER)
+    keep = (u >= 0.1).to(data.y.real.dtype)
+    part, errors = data.masked(keep), []
+    for factor in STRENGTHS:
+        e = (
+            (1 - keep)
+            * data.weights.sqrt()
+            * data.residual(fit(part, torch.full_like(like, factor)))
+        )
+        errors.append(inner(e, e))
+    best = torch.stack(errors).argmin(0)
+    return torch.tensor(STRENGTHS, dtype=like.dtype, device=like.device)[best]
+
+
+def _primal_dual(data: Measurement, first: Tensor, lam: Tensor, iterations: int) -> Tensor:
+    """u' = prox_f(u - tau D^T p), p <- P(p + s D (2 u' - u)), tau s |D|^2 = 1, |D|^2 = 8.
+
+    prox_f is the operator's own solve. tau balances a primal step of |grad u| against a dual one
+    of lam.
+    """
+    scale = first.flatten(1).std(1).clamp_min(1e-12)
+    tau = scale * _length(_gradient(first)).flatten(1).mean(1).clamp_min(1e-12)
+    step, limit = per_item(1 / (8 * tau), first[:, None]), per_item(lam, first[:, None])
+    target, weight = data.backproject(data.y), per_item(1 / tau, first)
+    u, p = first, torch.zeros_like(_gradient(first))
+    for _ in range(iterations):
+        v = u - _gradient_adjoint(p) / weight
+        new = data.solve(target + weight * v, 1 / tau, x0=u, tol=1e-4, max_iter=10)
+        p = p + step * _gradient(2 * new - u)
+        p = p / (_length(p) / limit).clamp_min(1.0)
+        u = new
+    return u
+
+
+def _admm(data: Measurement, first: Tensor, lam: Tensor, b: Tensor, iterations: int) -> Tensor:
+    """u = (N + rho)^-1 (A^T W y + rho (z - d)), z = Psi^T soft(Psi (u + d), b), d <- d + u - z."""
+    rho = lam / b
+    target, weight, limit = data.backproject(data.y), per_item(rho, first), per_item(b, first)
+    u, z, d = first, first, torch.zeros_like(first)
+    for k in range(iterations):
+        u = data.solve(target + weight * (z - d), rho, x0=u, tol=1e-4, max_iter=10)
+        # A low-discrepancy sequence of shifts visits all offsets of the coarsest cell evenly.
+        shift = (int(16 * ((k * 0.7548776662) % 1)), int(16 * ((k * 0.5698402910) % 1)))
+        moved = torch.roll(u + d, shift, dims=(-2, -1))
+        z = torch.roll(_shrink(moved, limit), (-shift[0], -shift[1]), dims=(-2, -1))
+        d = d + u - z
+    return u
+
+
+def _shrink(x: Tensor, limit: Any) -> Tensor:
+    """Psi^T soft(Psi x), details only; odd sizes are extended by one line meanwhile."""
+    H, W = x.shape[-2:]
+    padded = torch.nn.functional.pad(x, (0, W % 2, 0, H % 2), mode="replicate")
+    z = psi(padded)
+    size = _magnitude(z)
+    kept = z * (1 - limit / size.clamp_min(1e-30)).clamp_min(0.0)
+    h, w = (n >> _levels(padded.shape[-2:]) for n in padded.shape[-2:])
+    kept[..., :h, :w] = z[..., :h, :w]
+    return psi_inverse(kept)[..., :H, :W]
+
+
+def psi(x: Tensor) -> Tensor:
+    """Periodic orthonormal Daubechies-4 transform of (B, C, H, W), up to four levels."""
+    z = x.clone()
+    for h, w in _sizes(x.shape[-2:]):
+        z[..., :h, :w] = _filters(h, x) @ z[..., :h, :w] @ _filters(w, x).T
+    return z
+
+
+def psi_inverse(z: Tensor) -> Tensor:
+    """The inverse and transpose of `psi`."""
+    x = z.clone()
+    for h, w in reversed(_sizes(z.shape[-2:])):
+        x[..., :h, :w] = _filters(h, z).T @ x[..., :h, :w] @ _filters(w, z)
+    return x
+
+
+def _levels(shape: Any) -> int:
+    """How often both sizes halve, at most 4 and not below 4 pixels."""
+    level = 0
+    while level < 4 and all((n >> level) % 2 == 0 and (n >> level) >= 8 for n in shape):
+        level += 1
+    return level
+
+
+def _sizes(shape: Any) -> list[tuple[int, int]]:
+    return [(shape[0] >> k, shape[1] >> k) for k in range(_levels(shape))]
+
+
+def _filters(size: int, like: Tensor) -> Tensor:
+    """Rows: size / 2 low-pass filters at even shifts, then as many high-pass ones, periodic."""
+    return _filter_matrix(size, like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _filter_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    for k in range(size // 2):
+        for n, h in enumerate(DB4):
+            matrix[k, (2 * k + n) % size] += h
+            matrix[size // 2 + k, (2 * k + n) % size] += (-1) ** n * DB4[len(DB4) - 1 - n]
+    return matrix.to(dtype).to(device)
+
+
+def _magnitude(z: Tensor) -> Tensor:
+    """|z| of complex coefficients for two channels, of each channel else."""
+    return z.norm(dim=1, keepdim=True) if z.shape[1] == 2 else z.abs()
+
+
+def _gradient(u: Tensor) -> Tensor:
+    """Forward differences down and across, zero past the border: (B, 2, C, H, W)."""
+    down = torch.zeros_like(u)
+    across = torch.zeros_like(u)
+    down[..., :-1, :] = u[..., 1:, :] - u[..., :-1, :]
+    across[..., :-1] = u[..., 1:] - u[..., :-1]
+    return torch.stack([down, across], 1)
+
+
+def _gradient_adjoint(p: Tensor) -> Tensor:
+    """The transpose of `_gradient`."""
+    down, across = p[:, 0], p[:, 1]
+    u = torch.zeros_like(down)
+    u[..., :-1, :] -= down[..., :-1, :]
+    u[..., 1:, :] += down[..., :-1, :]
+    u[..., :-1] -= across[..., :-1]
+    u[..., 1:] += across[..., :-1]
+    return u
+
+
+def _length(p: Tensor) -> Tensor:
+    """|p| over both differences and the channels: (B, 1, 1, H, W)."""
+    return p.square().sum((1, 2), keepdim=True).sqrt()
