@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # Streams keep the draws of one step apart.
-START, PREDICTOR, CORRECTOR, MEASUREMENT, PROBE, OTHER = range(6)
+START, PREDICTOR, CORRECTOR, MEASUREMENT, PROBE, OTHER, TEST = range(7)
 _MASK = (1 << 64) - 1
 Fill = Callable[[np.random.Generator, np.ndarray], object]
 

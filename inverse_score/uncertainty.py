@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .randomness import Noise
+from .randomness import TEST, Noise
 
 
 def ranks(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
@@ -25,7 +25,7 @@ def ranks(samples: Tensor, truth: Tensor, *, seed: int = 0) -> Tensor:
     _check(samples, truth)
     below = (samples < truth).sum(0)
     ties = (samples == truth).sum(0)
-    u = Noise(seed, range(len(truth))).uniform(truth.double(), 0)
+    u = Noise(seed, range(len(truth))).uniform(truth.double(), 0, TEST)
     return below + (u * (ties + 1)).floor().to(below)
 
 
@@ -104,11 +104,11 @@ def tarp(
     """
     _check(samples, truth)
     if references is None:
-        references = truth.roll(1, 0) + truth.std() * Noise(seed, range(len(truth)))(truth, 0)
+        references = truth.roll(1, 0) + truth.std() * Noise(seed, range(len(truth)))(truth, 0, TEST)
     distance = (samples - references).flatten(2).norm(dim=2)
     to_truth = (truth - references).flatten(1).norm(dim=1)
     below = (distance < to_truth).sum(0).double()
-    u = Noise(seed, range(len(truth))).uniform(below[:, None], 1)[:, 0]
+    u = Noise(seed, range(len(truth))).uniform(below[:, None], 1, TEST)[:, 0]
     f = (below + u) / (len(samples) + 1)
     levels = torch.linspace(0, 1, 101, dtype=torch.float64)
     covered = (f[None] <= levels[:, None]).double().mean(1)
