@@ -9,7 +9,9 @@ has compared it with the bytes that are there. Messages name files by their base
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput
+from .heaps import check_heaps
 from .sniff import check_hdf5
 
 if TYPE_CHECKING:
@@ -101,6 +104,8 @@ def dataset(
         if found.dtype.kind not in kinds:
             raise BadInput(f"{what} must hold numbers of kind {kinds!r}, got dtype {found.dtype}")
         _check_extent(found, what, limits)
+        if found.dtype.hasobject:
+            check_heaps(Path(file.file.filename))
     return found
 
 
@@ -145,6 +150,8 @@ def attribute(file: h5py.File | h5py.Group, name: str, limits: Limits = LIMITS) 
         size = math.prod(entry.shape or ()) * entry.dtype.itemsize
         if size > limits.text:
             raise BadInput(f"{what} declares {size} bytes; the limit is {limits.text}")
+        if entry.dtype.hasobject:
+            check_heaps(Path(file.file.filename))
         value = file.attrs[name]
     if isinstance(value, (bytes, str)):
         return as_text(value, what, limits)
@@ -181,12 +188,13 @@ def reading(what: str) -> Iterator[None]:
         RuntimeError,
         ValueError,
         TypeError,
-        KeyError,
-        IndexError,
+        LookupError,
         AttributeError,
-        NotImplementedError,
-        OverflowError,
+        ArithmeticError,
+        SyntaxError,
         EOFError,
+        tokenize.TokenError,
+        zlib.error,
         zipfile.BadZipFile,
     ) as error:
         raise BadInput(f"{what} cannot be read: damaged or cut ({_first_line(error)})") from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 
 from ..errors import BadInput
 from .geometry import displayed_affine, displayed_axes
-from .guard import check_size, check_slice, reading
+from .guard import check_size, check_slice
 from .names import printable
 from .scan import Scan
 
@@ -75,7 +77,7 @@ class NiftiSlice:
 def open_nifti(path: Path):
     """The nibabel image of a checked header; no voxel is read."""
     nibabel = _nibabel()
-    with reading(path.name):
+    with _reading(path.name):
         image = nibabel.Nifti1Image if _version(path) == 1 else nibabel.Nifti2Image
         found = image.from_filename(path)
         shape, dtype = found.shape, found.get_data_dtype()
@@ -136,7 +138,7 @@ def _qform(affine: np.ndarray | None) -> tuple[np.ndarray, int]:
 @lru_cache(maxsize=1)
 def _volume(path: Path, volume: int, _stamp: int) -> np.ndarray:
     image = open_nifti(path)
-    with reading(path.name):
+    with _reading(path.name):
         if path.suffix == ".gz":
             image = type(image).from_bytes(_unpacked(path, image))
         index = np.unravel_index(volume, image.shape[3:]) if image.shape[3:] else ()
@@ -178,6 +180,22 @@ def _version(path: Path) -> int:
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rb") as file:
         return 2 if file.read(8)[4:8] in {b"n+2\0", b"ni2\0"} else 1
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Any failure inside nibabel, whose errors share no base class, as BadInput; its log unsaid."""
+    log = logging.getLogger("nibabel")
+    was, log.disabled = log.disabled, True
+    try:
+        yield
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:
+        text = printable(error) or type(error).__name__
+        raise BadInput(f"{name} is damaged or cut NIfTI ({text})") from None
+    finally:
+        log.disabled = was
 
 
 def _nibabel():

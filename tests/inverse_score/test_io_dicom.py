@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from format_files import dicom_slice, marker_volume, read_volume, write_dicom_series
 from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
@@ -15,6 +14,12 @@ from inverse_score.io.dicom import list_series, read_dicom, read_series
 from inverse_score.io.dicom_frames import frames_of
 from inverse_score.io.dicom_pixels import stream_size
 from inverse_score.io.reading import read_scan
+from recipes.benchmarks.format_samples import (
+    dicom_slice,
+    marker_volume,
+    read_volume,
+    write_dicom_series,
+)
 
 VOLUME = marker_volume(5, 9, 7)
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)

@@ -9,7 +9,14 @@ import h5py
 import numpy as np
 import pydicom
 import pytest
-from format_files import (
+
+from inverse_score.errors import BadInput
+from inverse_score.io.dicom_writer import NOTICE, Derivation, write_dicom
+from inverse_score.io.nifti import write_nifti
+from inverse_score.io.parametric_map import write_parametric_map
+from inverse_score.io.reading import read_scan
+from inverse_score.io.scan import Scan, centre_crop, crop_affine
+from recipes.benchmarks.format_samples import (
     brightest_place,
     marker_volume,
     mrd_header,
@@ -18,13 +25,6 @@ from format_files import (
     write_dicom_series,
     write_mrd,
 )
-
-from inverse_score.errors import BadInput
-from inverse_score.io.dicom_writer import NOTICE, Derivation, write_dicom
-from inverse_score.io.nifti import write_nifti
-from inverse_score.io.parametric_map import write_parametric_map
-from inverse_score.io.reading import read_scan
-from inverse_score.io.scan import Scan, centre_crop, crop_affine
 
 VOLUME = marker_volume(4, 9, 7)
 MADE = Derivation("run-1", "Mean of 8 samples", "inverse_score 0.1, moment-matching, 8x", "mean")

@@ -5,12 +5,12 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from format_files import centred_ifft, marker_volume, read_volume
 
 from inverse_score.errors import BadInput
 from inverse_score.io.bart import DIMENSIONS, write_bart
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
+from recipes.benchmarks.format_samples import centred_ifft, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)
 KSPACE = (RNG.standard_normal((3, 2, 8, 6)) + 1j * RNG.standard_normal((3, 2, 8, 6))).astype("c8")

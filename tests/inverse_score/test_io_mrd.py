@@ -3,7 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from format_files import (
+
+from inverse_score.errors import BadInput
+from inverse_score.io.reading import read_scan
+from recipes.benchmarks.format_samples import (
     NAVIGATOR,
     NOISE,
     REVERSE,
@@ -15,9 +18,6 @@ from format_files import (
     readout,
     write_mrd,
 )
-
-from inverse_score.errors import BadInput
-from inverse_score.io.reading import read_scan
 
 RNG = np.random.default_rng(1)
 SLICES, COILS, H, W = 3, 4, 12, 9
