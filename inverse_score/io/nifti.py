@@ -185,7 +185,7 @@ def _version(path: Path) -> int:
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
     """Any failure inside nibabel, whose errors share no base class, as BadInput; its log unsaid."""
-    log = logging.getLogger("nibabel")
+    log = logging.getLogger("nibabel.global")
     was, log.disabled = log.disabled, True
     try:
         yield
