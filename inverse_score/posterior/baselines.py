@@ -73,7 +73,8 @@ def total_variation(
     """argmin |y - A u|_W^2 / 2 + (strength / b) sum |grad u|  (Rudin, Osher & Fatemi 1992).
 
     |grad u| couples both differences and all channels, hence a complex image's parts; b is the
-    mean |grad| of the solution for strength 1 of "tikhonov". Primal-dual steps of Chambolle & Pock 2011, alg. 1.
+    mean |grad| of the solution for strength 1 of "tikhonov". Primal-dual steps of Chambolle &
+    Pock 2011, alg. 1.
     """
     start = _ridge(prior)
     b = _length(_gradient(start(data))).flatten(1).mean(1).clamp_min(1e-12)
