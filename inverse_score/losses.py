@@ -136,8 +136,8 @@ class DiscreteLoss:
     """The losses of SMLD and DDPM: |eps_hat - eps|^2 / d at one of `count` levels, all alike.
 
     smld: sigma_i geometric (Song & Ermon 2019), the times i T / (count - 1) of a VESDE.
-    ddpm: alpha_i^2 = prod_{j <= i} (1 - beta_j), beta_j = beta(t_j) / count (Ho et al. 2020), the
-    times (i + 1) T / count of an SDE that has a beta.
+    ddpm: alpha_i^2 = prod_{j <= i} (1 - beta_j), beta_j = beta(j T / (count - 1)) T / count (Ho et
+    al. 2020 with VPSDE: 1e-4 to 0.02 at 1000), the times (i + 1) T / count.
     """
 
     kind: Literal["smld", "ddpm"]
@@ -155,9 +155,9 @@ class DiscreteLoss:
             return t, sde.alpha(t), sde.sigma(t)
         if not hasattr(sde, "beta"):
             raise ValueError(f"the DDPM loss needs an SDE with beta(t); got {sde}")
-        t = (index + 1) / self.count * sde.T
-        alpha2 = torch.cumprod(1 - sde.beta(t) * sde.T / self.count, 0)
-        return t, alpha2.sqrt(), (1 - alpha2).sqrt()
+        beta = sde.beta(index / (self.count - 1) * sde.T) * sde.T / self.count
+        alpha2 = torch.cumprod(1 - beta, 0)
+        return (index + 1) / self.count * sde.T, alpha2.sqrt(), (1 - alpha2).sqrt()
 
     def __call__(self, prior: Prior, x0: Tensor, noise: Noise) -> Tensor:
         u = noise.uniform(torch.empty(len(x0), dtype=torch.float32), 0, PREDICTOR)
