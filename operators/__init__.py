@@ -4,7 +4,7 @@ from .algebra import Composition, Diagonal, FromFunction, Scaled, VStack, vstack
 from .blur import Blur, GaussianBlur, MotionBlur
 from .color import REC601, Grayscale
 from .compressed import CompressedSensing
-from .ct import Radon
+from .ct import Radon, from_hounsfield, to_hounsfield
 from .fourier import fft2c, ifft2c
 from .kspace import SamplingMask, column_mask, file_seed, grid_mask
 from .linalg import SolveInfo, conjugate_gradient
@@ -47,9 +47,11 @@ __all__ = [
     "conjugate_gradient",
     "fft2c",
     "file_seed",
+    "from_hounsfield",
     "grid_mask",
     "half_mask",
     "ifft2c",
     "poisson_transmission",
+    "to_hounsfield",
     "vstack",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,29 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .filtering import fbp
+from .geometry import checked_geometry, read_angles
 from .linear import LinearOperator
-from .rays import joseph
+from .projector import Project, Projector
+from .spectral import Transform
 
-
-class _Sparse(torch.autograd.Function):
-    """M v with the gradient M^T g, both stored, differentiable any number of times."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        ctx.pair = (transposed, matrix)
-        return matrix @ v
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Sparse.apply(grad.contiguous(), *ctx.pair), None, None
+WATER = 0.0193  # 1 / mm at about 70 keV
 
 
 class Radon(LinearOperator):
-    """Line integrals of x (B, C, H, W): y (B, C, angles, detectors) (Joseph's interpolation).
+    """Line integrals: x (B, C, H, W) -> y (B, C, angles, detectors), by Joseph (1982).
 
-    Ray (theta, s) is X cos theta + Y sin theta = s, X to the right, Y upwards from the image's
-    centre. image_size: n or (H, W); angles: (A,) radians; detectors: their number, default
-    the image's diagonal; pixel_size: side of a pixel in mm, so y is in units of x times mm.
+    image_size: n or (H, W). angles: (A,) radians, any set (sparse, limited); equispaced ones in
+    float32 are read without its rounding. detectors: their
+    number, default as many as see the whole image. geometry: "parallel", "fan-flat" or
+    "fan-arc" (conventions: operators.geometry.Geometry, those of ASTRA). Lengths in mm:
+    pixel_size, detector_spacing (default: one pixel at the axis), detector_offset (off-centre
+    rotation: the detector's middle relative to the axis), source_distance and detector_distance
+    from the axis (fan beams). y is in units of x times mm.
+
+    Weights up to memory_limit bytes are stored as sparse matrices, fewer by the symmetries of
+    the scan; what exceeds it is recomputed at each product (`memory` tells).
     """
 
     def __init__(
@@ -44,52 +41,139 @@ class Radon(LinearOperator):
         geometry: str = "parallel",
         pixel_size: float = 1.0,
         *,
+        detector_spacing: float | None = None,
+        detector_offset: float = 0.0,
+        source_distance: float | None = None,
+        detector_distance: float | None = None,
         channels: int = 1,
+        memory_limit: float = 400e6,
     ):
         H, W = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
-        self.angles = torch.as_tensor(angles, dtype=torch.float64)
-        if self.angles.ndim != 1 or not len(self.angles) or not bool(self.angles.isfinite().all()):
-            raise ValueError(f"angles must be (A,) finite radians; got {tuple(self.angles.shape)}")
-        detectors = math.ceil(math.hypot(H, W)) if detectors is None else int(detectors)
-        super().__init__((channels, H, W), (channels, len(self.angles), detectors))
-        self.pixel_size = float(pixel_size)
-        self._matrices: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+        self.angles = torch.from_numpy(read_angles(angles))
+        self.geometry = checked_geometry(
+            geometry,
+            self.angles.numpy(),
+            detectors,
+            extent=(H * pixel_size, W * pixel_size),
+            pixel_size=pixel_size,
+            spacing=detector_spacing,
+            offset=detector_offset,
+            source_distance=source_distance,
+            detector_distance=detector_distance,
+        )
+        shape = (channels, len(self.angles), self.geometry.detectors)
+        super().__init__((channels, H, W), shape)
+        self.pixel_size, self.memory_limit = float(pixel_size), float(memory_limit)
+        self._projectors: dict[tuple[torch.dtype, torch.device], Projector] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        matrix, transposed = self._pair(x)
-        columns = x.reshape(-1, matrix.shape[1]).T.contiguous()
-        y = _Sparse.apply(columns, matrix, transposed)
-        return y.T.reshape(x.shape[0], *self.out_shape)
+        y = Project.apply(x.flatten(2).flatten(0, 1), self.projector(x), False)
+        return self.pixel_size * y.reshape(x.shape[0], *self.out_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        matrix, transposed = self._pair(y)
-        columns = y.reshape(-1, matrix.shape[0]).T.contiguous()
-        x = _Sparse.apply(columns, transposed, matrix)
-        return x.T.reshape(y.shape[0], *self.in_shape)
+        x = Project.apply(y.flatten(2).flatten(0, 1), self.projector(y), True)
+        return self.pixel_size * x.reshape(y.shape[0], *self.in_shape)
 
-    def _pair(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        if like.dtype not in self._matrices:
-            dtype = np.float64 if like.dtype == torch.float64 else np.float32
-            detectors = self.out_shape[-1]
-            s = np.arange(detectors) - (detectors - 1) / 2
-            theta = np.repeat(self.angles.numpy(), detectors)
-            H, W = self.in_shape[1:]
-            arrays = joseph(theta, np.tile(s, len(self.angles)), (H, W), dtype)
-            arrays = (arrays[0], arrays[1], arrays[2] * dtype(self.pixel_size))
-            self._matrices[like.dtype] = _csr_pair(arrays, (len(theta), H * W))
-        return self._matrices[like.dtype]
+    def projector(self, like: Tensor) -> Projector:
+        """The matrix for like's dtype and device, made at the first call for them."""
+        key = (like.dtype, like.device)
+        if key not in self._projectors:
+            theta, s = self.geometry.rays()
+            rays = (theta.ravel(), s.ravel() / self.pixel_size)
+            size = self.in_shape[1:]
+            self._projectors[key] = Projector(
+                *rays, (size[0], size[1]), *key, memory_limit=self.memory_limit
+            )
+        return self._projectors[key]
 
+    @property
+    def device(self) -> torch.device:
+        # The angles stay on the CPU; the matrix follows the input.
+        return torch.device("cpu")
 
-def _csr_pair(arrays: tuple[np.ndarray, ...], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    indptr, indices, weights = (torch.from_numpy(a) for a in arrays)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
-        matrix = torch.sparse_csr_tensor(indptr.int(), indices, weights, size=shape)
-        columns = matrix.to_sparse_csc()
-        transposed = torch.sparse_csr_tensor(
-            columns.ccol_indices().int(),
-            columns.row_indices().int(),
-            columns.values(),
-            size=shape[::-1],
+    def fbp(self, y: Tensor, filter: str = "ramp") -> Tensor:
+        """Filtered backprojection, filter one of operators.filtering.FILTERS: -> (B, C, H, W)."""
+        self._check_out(y)
+        size = (self.in_shape[1], self.in_shape[2])
+        flat = y.flatten(0, 1)
+        return fbp(flat, self.geometry, size, self.pixel_size, filter).reshape(
+            y.shape[0], *self.in_shape
         )
-    return matrix, transposed
+
+    def full(self, views: int | None = None) -> tuple[Radon, np.ndarray]:
+        """A scan of equispaced views among which are this one's, and where these are in it.
+
+        Parallel beams over half a turn, fan beams over a whole one; views: default the fewest
+        that are at least as many as the image's diagonal in pixels. Raises ValueError where the
+        angles do not lie on such a grid.
+        """
+        period = np.pi if self.geometry.kind == "parallel" else 2 * np.pi
+        angles = np.asarray(self.angles)
+        diagonal = int(np.ceil(np.hypot(*self.in_shape[1:])))
+        candidates = range(len(angles), 8 * diagonal) if views is None else [views]
+        for count in candidates:
+            place = np.mod(angles - angles[0], period) / period * count
+            if np.abs(place - np.rint(place)).max() < 1e-6:
+                break
+        else:
+            raise ValueError(
+                "the angles do not lie on a grid of equispaced views; name another number of views"
+            )
+        if views is None and count < diagonal:
+            count *= -(-diagonal // count)
+        place = np.mod(angles - angles[0], period) / period * count
+        grid = angles[0] + np.arange(count) * period / count
+        return self._at(grid), np.rint(place).astype(np.int64) % count
+
+    def _at(self, angles: np.ndarray) -> Radon:
+        g = self.geometry
+        fan = g.kind != "parallel"
+        return Radon(
+            self.in_shape[1:],
+            torch.from_numpy(angles),
+            g.detectors,
+            g.kind,
+            self.pixel_size,
+            detector_spacing=g.spacing,
+            detector_offset=g.offset,
+            source_distance=g.source_distance if fan else None,
+            detector_distance=g.detector_distance if fan else None,
+            channels=self.in_shape[0],
+            memory_limit=self.memory_limit,
+        )
+
+    @property
+    def transform(self) -> Transform:
+        """T: the full scan that this one is a part of, T_inv its FBP (so not exact).
+
+        As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views.
+        """
+        whole, place = self.full()
+        index = torch.from_numpy(place)
+        mask = torch.zeros(1, 1, whole.out_shape[1], 1)
+        mask[:, :, index] = 1.0
+
+        def embed(y: Tensor) -> Tensor:
+            z = y.new_zeros(y.shape[0], *whole.out_shape)
+            return z.index_copy(2, index.to(y.device), y)
+
+        return Transform(whole.forward, whole.fbp, mask, embed, exact=False)
+
+    def memory(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+        """Bytes stored on the CPU, share of the distinct rays stored, copies by symmetry."""
+        projector = self.projector(torch.empty(0, dtype=dtype))
+        return {
+            "bytes": projector.nbytes,
+            "stored": projector.num_stored / projector.num_rows,
+            "copies": projector.copies,
+        }
+
+
+def to_hounsfield(mu: Tensor, water: float = WATER) -> Tensor:
+    """HU = 1000 (mu / mu_water - 1), mu in 1/mm."""
+    return 1000 * (mu / water - 1)
+
+
+def from_hounsfield(hu: Tensor, water: float = WATER) -> Tensor:
+    """mu = mu_water (1 + HU / 1000) in 1/mm."""
+    return water * (1 + hu / 1000)

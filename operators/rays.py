@@ -1,62 +1,102 @@
-"""Which pixels a ray meets and with what weight: Joseph's linear interpolation (1982)."""
+"""Which pixels a ray meets and with what weight: Joseph's linear interpolation (1982).
+
+Ray {X cos theta + Y sin theta = s}, unit pixels, X to the right and Y upwards from the image's
+centre. It is sampled where it crosses the centre line of each row (or column, whichever it
+crosses at the wider angle); along that line the image is interpolated linearly and is zero beyond
+its edge pixels. The position on line r is affine, a + b r, and the weights sum to `step`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-Triplets = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+@dataclass(frozen=True)
+class Rays:
+    """Positions a + b r (in pixels) on lines r, length `step` of a ray between lines, all (R,).
 
-def joseph(
-    theta: np.ndarray, s: np.ndarray, size: tuple[int, int], dtype: type = np.float32
-) -> Triplets:
-    """CSR arrays (indptr, indices, weights) of line integrals over an (H, W) image, unit pixels.
-
-    Ray r is {X cos theta_r + Y sin theta_r = s_r}; the origin is the image's centre, X runs along
-    a row to the right and Y upwards, opposite to the row index. The ray is sampled where it
-    crosses each row's (or column's) centre line, whichever it crosses at the wider angle, and
-    the image is interpolated linearly along that line and is zero beyond its edge pixels.
+    steep: whether lines are rows (position = column), else columns (position = row).
     """
+
+    a: np.ndarray
+    b: np.ndarray
+    step: np.ndarray
+    steep: np.ndarray
+    size: tuple[int, int]
+
+    def __getitem__(self, index: np.ndarray) -> Rays:
+        return Rays(self.a[index], self.b[index], self.step[index], self.steep[index], self.size)
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def lines(self) -> np.ndarray:
+        """How many lines each ray crosses between the image's outermost neighbours, (R,)."""
+        H, W = self.size
+        count, length = np.where(self.steep, H, W), np.where(self.steep, W, H)
+        slope = np.where(np.abs(self.b) < 1e-12, 1e-12, self.b)
+        ends = np.sort([(-1 - self.a) / slope, (length - self.a) / slope], axis=0)
+        first, last = np.maximum(ends[0], 0), np.minimum(ends[1], count - 1)
+        return np.maximum(np.floor(last) - np.ceil(first) + 1, 0).astype(np.int64)
+
+
+def joseph_rays(theta: np.ndarray, s: np.ndarray, size: tuple[int, int]) -> Rays:
+    """Rays (R,) through an (H, W) image; theta in radians, s in pixels."""
     H, W = size
-    counts = np.zeros(len(s), np.int64)
-    steep = np.abs(np.cos(theta)) >= np.abs(np.sin(theta))
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for flag in (True, False):
-        rays = np.flatnonzero(steep == flag)
-        for chunk in np.array_split(rays, max(1, len(rays) * max(H, W) // 4_000_000)):
-            if len(chunk):
-                ray, column, weight = _samples(theta[chunk], s[chunk], H, W, flag)
-                counts[chunk] = np.bincount(ray, minlength=len(chunk))
-                parts.append((chunk, column.astype(np.int32), weight.astype(dtype)))
-    indptr = np.zeros(len(s) + 1, np.int64)
+    cos, sin = np.cos(theta), np.sin(theta)
+    steep = np.abs(cos) >= np.abs(sin)
+    major, minor = np.where(steep, cos, sin), np.where(steep, sin, cos)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Row r lies at Y = (H - 1) / 2 - r, column c at X = c - (W - 1) / 2.
+        a_steep = (s - (H - 1) / 2 * sin) / cos + (W - 1) / 2
+        a_flat = (H - 1) / 2 - (s + (W - 1) / 2 * cos) / sin
+    return Rays(np.where(steep, a_steep, a_flat), minor / major, 1 / np.abs(major), steep, (H, W))
+
+
+def sparse_rows(rays: Rays, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CSR arrays (indptr, indices, weights) over pixels in column-major order, col * H + row.
+
+    Neighbouring samples of a steep ray are then neighbours in memory.
+    """
+    counts = np.zeros(len(rays), np.int64)
+    parts = []
+    per_chunk = max(1, 1_000_000 // max(rays.size))
+    for steep in (True, False):
+        chosen = np.flatnonzero(rays.steep == steep)
+        for start in range(0, len(chosen), per_chunk):
+            chunk = chosen[start : start + per_chunk]
+            pixel, weight, counts[chunk] = _samples(rays[chunk], steep, dtype)
+            parts.append((chunk, pixel, weight))
+    indptr = np.zeros(len(rays) + 1, np.int64)
     np.cumsum(counts, out=indptr[1:])
     indices, weights = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], dtype)
-    for chunk, column, weight in parts:
-        sizes = counts[chunk]
-        first = np.repeat(indptr[chunk] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
-        place = first + np.arange(len(column))
-        indices[place], weights[place] = column, weight
+    while parts:
+        chunk, pixel, weight = parts.pop()
+        if chunk[-1] - chunk[0] + 1 == len(chunk):
+            place: slice | np.ndarray = slice(indptr[chunk[0]], indptr[chunk[-1] + 1])
+        else:
+            sizes = counts[chunk]
+            ends = np.cumsum(sizes)
+            place = np.repeat(indptr[chunk] - (ends - sizes), sizes) + np.arange(ends[-1])
+        indices[place], weights[place] = pixel, weight
     return indptr, indices, weights
 
 
-def _samples(theta: np.ndarray, s: np.ndarray, H: int, W: int, steep: bool) -> Triplets:
-    """(ray, pixel, weight) of rays that all cross rows (steep) or all cross columns."""
-    cos, sin = np.cos(theta)[:, None], np.sin(theta)[:, None]
-    if steep:
-        row = np.arange(H)
-        Y = (H - 1) / 2 - row
-        crossing, step = (s[:, None] - Y * sin) / cos + (W - 1) / 2, 1 / np.abs(cos)
-        length, stride, along = W, 1, row * W
-    else:
-        column = np.arange(W)
-        X = column - (W - 1) / 2
-        crossing, step = (H - 1) / 2 - (s[:, None] - X * cos) / sin, 1 / np.abs(sin)
-        length, stride, along = H, W, column
-    below = np.floor(crossing).astype(np.int64)
-    part = crossing - below
-    index = np.stack([below, below + 1], -1)
-    weight = np.stack([1 - part, part], -1) * step[..., None]
-    inside = (index >= 0) & (index < length) & (weight > 0)
-    pixel = index * stride + along[None, :, None]
-    ray = np.broadcast_to(np.arange(len(s))[:, None, None], inside.shape)
-    return ray[inside], pixel[inside], weight[inside]
+def _samples(rays: Rays, steep: bool, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(pixel, weight) in the order of the rays, and how many each ray has."""
+    H, W = rays.size
+    lines, length = (H, W) if steep else (W, H)
+    r = np.arange(lines, dtype=np.int32)
+    position = rays.a[:, None] + rays.b[:, None] * r
+    below = np.floor(position)
+    part = ((position - below) * rays.step[:, None]).astype(dtype)
+    below = below.astype(np.int32)
+    weight = np.stack([rays.step[:, None].astype(dtype) - part, part], -1)
+    inside = np.stack([below, below + 1], -1)
+    inside = (inside >= 0) & (inside < length) & (weight > 0)
+    along, across = (H, r) if steep else (1, r * H)
+    pixel = below * np.int32(along) + across
+    pixel = np.stack([pixel, pixel + np.int32(along)], -1)
+    return pixel[inside], weight[inside], inside.reshape(len(rays), -1).sum(1)
