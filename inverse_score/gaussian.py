@@ -93,20 +93,18 @@ class GaussianMixturePrior(Prior):
         self, num: int, *, seed: int = 0, t: float | None = None, dtype: Any = torch.float64
     ) -> Tensor:
         """`num` exact draws of x_0, or of x_t if t is given: (num, *event), in u."""
-        noise = Noise(seed, list(range(num)))
-        shape = (num, *self.event_shape)  # type: ignore[misc]
-        uniform = noise.uniform(torch.empty(num, 1, dtype=torch.float64), 0, OTHER)
-        edges = self.weights.cumsum(0)[:-1]
-        k = torch.searchsorted(edges, uniform[:, 0], right=True)
-        z = noise(torch.empty(num, self.means[0].numel(), dtype=torch.float64), 1, OTHER)
-        x = torch.empty(shape, dtype=torch.float64)
+        noise, d = Noise(seed, [0]), self.means[0].numel()
+        like = torch.empty(1, num, d, dtype=torch.float64)
+        uniform = noise.uniform(like[..., 0], 0, OTHER)[0]
+        k = torch.searchsorted(self.weights.cumsum(0)[:-1], uniform, right=True)
+        z, x = noise(like, 1, OTHER)[0], torch.empty(num, d, dtype=torch.float64)
         for j in range(len(self.weights)):
             rows = k == j
             root = self.vectors[j] * self.values[j].sqrt()
-            x[rows] = (z[rows] @ root.T).reshape(-1, *shape[1:]) + self.means[j]
+            x[rows] = z[rows] @ root.T + self.means[j].flatten()
         if t is not None:
-            x = self.sde.alpha(t) * x + self.sde.sigma(t) * noise(x, 2, OTHER)
-        return x.to(dtype)
+            x = self.sde.alpha(t) * x + self.sde.sigma(t) * noise(like, 2, OTHER)[0]
+        return x.reshape(num, *self.means.shape[1:]).to(dtype)
 
     def posterior(self, y: Tensor, A: Any, noise_std: Any) -> Any:
         """p(x | y) for y = A x + noise_std n, as a Mixture of float64 tensors on the CPU.

@@ -261,6 +261,54 @@ class CosineVPSDE(_VariancePreserving):
 
 
 @dataclass(frozen=True)
+class DiscreteVPSDE(_VariancePreserving):
+    """VP through DDPM's chain: at t = i / steps alpha^2 is prod_{j <= i} (1 - beta_j).
+
+    beta_j linear from beta_start to beta_end (Ho et al. 2020); B(t) is linear between these times,
+    so that the kernel from (i - 1) / steps to i / steps is N(sqrt(1 - beta_i) x, beta_i) exactly.
+    (SMLD's chain is VESDE on a grid uniform in t.)
+    """
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    steps: int = 1000
+    name: ClassVar[str] = "ddpm"
+
+    def __post_init__(self) -> None:
+        _check_order("beta_start", self.beta_start, "beta_end", self.beta_end)
+        if not (self.beta_end < 1 and self.steps >= 1):
+            raise ValueError(f"need beta_end < 1, steps >= 1; got {self.beta_end}, {self.steps}")
+
+    @functools.cached_property
+    def _sums(self) -> Tensor:
+        """B(i / steps), i = 0 .. steps."""
+        betas = torch.linspace(self.beta_start, self.beta_end, self.steps, dtype=torch.float64)
+        return torch.cat([torch.zeros(1, dtype=torch.float64), -torch.log1p(-betas).cumsum(0)])
+
+    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The index i of the cell [i, i + 1) / steps of t, and B at its ends."""
+        i = (t * self.steps).floor().clamp(0, self.steps - 1).long().cpu()
+        return i, self._sums[i].to(t), self._sums[i + 1].to(t)
+
+    @_of_time
+    def beta(self, t: Tensor) -> Tensor:
+        _, low, high = self._cell(t)
+        return (high - low) * self.steps
+
+    @_of_time
+    def integral(self, t: Tensor) -> Tensor:
+        i, low, high = self._cell(t)
+        return low + (t * self.steps - i.to(t)) * (high - low)
+
+    @_of_time
+    def time(self, ratio: Tensor) -> Tensor:
+        integral = torch.log1p(ratio.detach().cpu().to(torch.float64) ** 2)
+        i = torch.searchsorted(self._sums, integral, right=True).sub(1).clamp(0, self.steps - 1)
+        low, high = self._sums[i], self._sums[i + 1]
+        return ((i + (integral - low) / (high - low)) / self.steps).clamp(0.0, self.T).to(ratio)
+
+
+@dataclass(frozen=True)
 class KarrasSDE(SDE):
     """sigma(t) = t, alpha = 1, T = sigma_max (Karras et al. 2022, table 1)."""
 
@@ -296,7 +344,7 @@ class KarrasSDE(SDE):
 
 
 SDES: dict[str, type[SDE]] = {
-    sde.name: sde for sde in (VESDE, VPSDE, SubVPSDE, CosineVPSDE, KarrasSDE)
+    sde.name: sde for sde in (VESDE, VPSDE, SubVPSDE, CosineVPSDE, DiscreteVPSDE, KarrasSDE)
 }
 
 

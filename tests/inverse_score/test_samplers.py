@@ -1,0 +1,321 @@
+import math
+
+import pytest
+import torch
+
+from inverse_score.gaussian import GaussianPrior
+from inverse_score.randomness import CORRECTOR, PREDICTOR, Noise
+from inverse_score.sampling import (
+    CORRECTORS,
+    PREDICTORS,
+    SAMPLERS,
+    counted,
+    end_ratio,
+    make_grid,
+    sample,
+    start,
+)
+from inverse_score.sde import (
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    DiscreteVPSDE,
+    KarrasSDE,
+    SubVPSDE,
+)
+from recipes.benchmarks.moments import exact_kl, exact_moments
+from recipes.benchmarks.toys import excess_kl, grid_of_modes, mode_report, stationary
+
+SDES = [VPSDE(), SubVPSDE(), VESDE(), CosineVPSDE(), DiscreteVPSDE(), KarrasSDE()]
+sdes = pytest.mark.parametrize("sde", SDES, ids=lambda sde: sde.name)
+AFFINE = [
+    "euler-maruyama",
+    "reverse-diffusion",
+    "ancestral",
+    "stochastic-rk",
+    "ddim",
+    "dpm++2m",
+    "dpm++2m-sde",
+    "heun",
+]
+
+
+def small(sde, size=3):
+    return stationary(sde, size)
+
+
+def default_grid(prior, steps):
+    return make_grid(prior.sde, steps, end_ratio=end_ratio(prior))
+
+
+@sdes
+@pytest.mark.parametrize("name", AFFINE)
+def test_samplers_converge_to_the_prior_under_every_sde(name, sde):
+    """With many steps what remains is the start's zero mean and the end's noise-to-signal."""
+    prior = small(sde)
+    coarse = exact_kl(prior, name, default_grid(prior, 50))
+    fine = exact_kl(prior, name, default_grid(prior, 1600))
+    assert fine < 0.02
+    assert fine < coarse + 1e-3
+
+
+ORDERS = {
+    "euler-maruyama": 1,
+    "reverse-diffusion": 1,
+    "ancestral": 1,
+    "ddim": 1,
+    "stochastic-rk": 2,
+    "dpm++2m": 2,
+    "dpm++2m-sde": 2,
+    "heun": 2,
+}
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS.items())
+def test_weak_order_on_a_gaussian_is_the_theoretical_one(name, order):
+    """The error of the variance, against the same sampler at 1280 steps, falls as h^order."""
+    prior = GaussianPrior(torch.tensor([0.5, -0.2]), torch.diag(torch.tensor([0.04, 0.5])), VPSDE())
+
+    def variance(steps):
+        grid = make_grid(prior.sde, steps + 1, end_ratio=0.05, start_ratio=5.0)
+        return exact_moments(prior, name, grid)[1]
+
+    truth = variance(2560)
+    errors = [(variance(steps) - truth).abs().max().item() for steps in (80, 160)]
+    assert abs(math.log2(errors[0] / errors[1]) - order) < 0.25
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE(), VESDE()], ids=lambda sde: sde.name)
+def test_twenty_calls_come_within_a_twentieth_of_a_nat(sde):
+    prior = stationary(sde)
+    assert exact_kl(prior, "dpm++2m", default_grid(prior, 20)) < 0.026
+    assert exact_kl(prior, "dpm++2m", default_grid(prior, 35)) < 0.015
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_item_is_independent_of_its_batch(name):
+    prior = grid_of_modes(VPSDE())
+    options = {"steps": 12} if name not in ("ode", "adaptive-sde") else {}
+    both = sample(prior, (3, 2), method=name, items=[7, 8, 9], **options)
+    alone = sample(prior, (1, 2), method=name, items=[8], **options)
+    # The ODE's steps are the batch's: equal within its tolerance of 1e-5.
+    torch.testing.assert_close(
+        both[1:2], alone, rtol=1e-3 if name == "ode" else 1e-5, atol=1e-3 if name == "ode" else 1e-5
+    )
+
+
+@sdes
+def test_adaptive_and_langevin_samplers_reach_the_prior(sde):
+    prior, n = small(sde), 2000
+    methods = {
+        "ode": {},
+        "adaptive-sde": {"rtol": 0.1},
+        "pc": {"steps": 25, "predictor": "dpm++2m-sde"},
+        "annealed-langevin": {"steps": 25, "inner": 8},
+    }
+    for method, options in methods.items():
+        x = sample(prior, n, method=method, **options)
+        assert excess_kl(x, prior.mean, prior.cov) < 0.06, method
+
+
+@pytest.mark.parametrize("predictor", PREDICTORS)
+@pytest.mark.parametrize("corrector", [*CORRECTORS, "none"])
+def test_any_predictor_goes_with_any_corrector(predictor, corrector):
+    prior = small(SubVPSDE())
+    options = {"predictor": predictor, "corrector": corrector, "corrector_steps": 2}
+    x, info = sample(prior, 2, method="pc", steps=6, return_info=True, **options)
+    assert torch.isfinite(x).all()
+    stages = {"none": 0, "heun": 2, "stochastic-rk": 2}.get(predictor, 1)
+    moves = {"none": 0, "hmc": 8, "unadjusted-hmc": 8}.get(corrector, 2)
+    assert info["nfe"] == 5 * (stages + moves) + 1
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=lambda sde: sde.name)
+@pytest.mark.parametrize(
+    ("corrector", "options", "bias"),
+    [
+        ("hmc", {"step": 0.8}, 0.0),
+        ("unadjusted-hmc", {"step": 0.2}, 0.01),
+        ("annealed-langevin", {"snr": 0.05}, 0.01),
+    ],
+)
+def test_correctors_leave_the_marginal_unchanged(sde, corrector, options, bias):
+    prior, t, n = small(sde), 0.4 * sde.T, 4000
+    noise, x = Noise(0, range(n)), small(sde).sample(n, t=t)
+    correct = CORRECTORS[corrector](prior, noise, **options)
+    for j in range(8):
+        x, _ = correct(j, x, t, t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    cov = alpha**2 * prior.cov + sigma**2 * torch.eye(9)
+    assert excess_kl(x, alpha * prior.mean, cov) < bias + 0.004
+
+
+def test_hmc_with_a_metropolis_test_forgives_steps_that_bias_the_unadjusted_one():
+    prior, t, n = small(VESDE()), 0.1, 4000
+    cov = prior.cov + VESDE().sigma(t) ** 2 * torch.eye(9)
+    found = {}
+    for name in ("hmc", "unadjusted-hmc"):
+        x = prior.sample(n, t=t)
+        correct = CORRECTORS[name](prior, Noise(0, range(n)), step=1.6)
+        for j in range(6):
+            x, _ = correct(j, x, t, t)
+        found[name] = excess_kl(x, prior.mean, cov)
+    assert found["hmc"] < 0.005 < 0.1 < found["unadjusted-hmc"]
+
+
+def test_the_langevin_step_uses_each_items_own_norms():
+    """eps = 2 (r |z| / |s|)^2, written out for one item of a batch whose scores differ."""
+    prior, t = small(VESDE()), 0.5
+    noise = Noise(0, [0, 1])
+    x = torch.stack([prior.sample(1)[0], 30 + prior.sample(1)[0]])
+    moved, _ = CORRECTORS["langevin"](prior, noise, snr=0.16)(0, x, t, t)
+    z, s = noise(x, 0, CORRECTOR)[1], prior.score(x, t)[1]
+    eps = 2 * (0.16 * z.norm() / s.norm()) ** 2
+    torch.testing.assert_close(moved[1], x[1] + eps * s + (2 * eps).sqrt() * z)
+
+
+def test_reverse_diffusion_and_ancestral_steps_are_ddpms():
+    """Song et al. 2021 and Ho et al. 2020, written with beta_i and alpha-bar_i."""
+    sde, i = DiscreteVPSDE(), 400
+    prior, noise = small(sde), Noise(0, [0])
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    beta, bar = betas[i - 1], torch.cumprod(1 - betas, 0)
+    x = prior.sample(1, t=i / 1000)
+    s, z = prior.score(x, i / 1000), noise(x, 0, PREDICTOR)
+    reverse = (2 - (1 - beta).sqrt()) * x + beta * s + beta.sqrt() * z
+    small_var = (1 - bar[i - 2]) / (1 - bar[i - 1]) * beta
+    mean = (x + beta * s) / (1 - beta).sqrt()
+    for name, options, expected in (
+        ("reverse-diffusion", {}, reverse),
+        ("ancestral", {}, mean + small_var.sqrt() * z),
+        ("ancestral", {"variance": "transition"}, mean + beta.sqrt() * z),
+        ("ddim", {"eta": 1.0}, mean + small_var.sqrt() * z),
+    ):
+        found, _ = PREDICTORS[name](prior, noise, **options)(0, x, i / 1000, (i - 1) / 1000)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_uniform_ve_grid_is_smld():
+    """sigma_i geometric, x + (sigma_i^2 - sigma_{i-1}^2) s + sqrt(sigma_i^2 - sigma_{i-1}^2) z."""
+    sde = VESDE()
+    grid = make_grid(sde, 100, end_ratio=0.01 * (1 + 1e-9), kind="uniform")
+    sigmas = torch.tensor([sde.sigma(t) for t in grid], dtype=torch.float64)
+    expected = torch.logspace(math.log10(50), -2, 100, dtype=torch.float64)
+    torch.testing.assert_close(sigmas, expected, rtol=1e-6, atol=0)
+    prior, noise = small(sde), Noise(0, [0])
+    x = prior.sample(1, t=grid[10])
+    gap = sigmas[10] ** 2 - sigmas[11] ** 2
+    z = noise(x, 0, PREDICTOR)
+    found, _ = PREDICTORS["reverse-diffusion"](prior, noise)(0, x, grid[10], grid[11])
+    torch.testing.assert_close(found, x + gap * prior.score(x, grid[10]) + gap.sqrt() * z)
+
+
+def test_dpm_solver_without_noise_is_2m_and_its_first_step_is_ddim():
+    prior = small(VPSDE())
+    grid, noise = default_grid(prior, 9), Noise(0, [0, 1])
+    xT = start(prior, (2, 1, 3, 3), noise, dtype=torch.float64)
+    a = SAMPLERS["dpm++2m"](prior, xT, grid, noise)
+    b = SAMPLERS["dpm++2m-sde"](prior, xT, grid, noise, eta=0.0)
+    torch.testing.assert_close(a, b)
+    one = [SAMPLERS[name](prior, xT, grid[:2], noise) for name in ("dpm++2m", "ddim")]
+    torch.testing.assert_close(*one)
+
+
+def test_langevin_without_annealing_keeps_its_modes_and_annealing_finds_them():
+    prior, latents = grid_of_modes(VESDE()), torch.zeros(400, 2)
+    grid = make_grid(prior.sde, 60, end_ratio=0.02)
+    stuck = sample(prior, (400, 2), method="langevin", times=grid, latents=latents)
+    annealed = sample(prior, (400, 2), method="annealed-langevin", times=grid)
+    assert mode_report(stuck, prior).error > 0.9
+    assert mode_report(annealed, prior).error < 0.2
+
+
+def test_hook_sees_the_start_and_every_new_state_at_its_time():
+    prior, seen = small(VPSDE()), []
+    grid = default_grid(prior, 5)
+
+    def hook(x, t):
+        seen.append(t)
+        return torch.zeros_like(x)
+
+    noise = Noise(0, [0])
+    xT = start(prior, (1, 1, 3, 3), noise)
+    x = SAMPLERS["euler-maruyama"](prior, xT, grid, noise, hook=hook)
+    assert seen == grid
+    torch.testing.assert_close(x, prior.denoise(torch.zeros_like(x), grid[-1]))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_last_step_is_the_denoiser_and_nothing_overwrites_it(name):
+    prior, calls = small(SubVPSDE()), []
+    options = {} if name in ("ode", "adaptive-sde") else {"steps": 5}
+
+    def callback(k, t, x, x0_hat):
+        calls.append((t, x, x0_hat))
+
+    x = sample(prior, 2, method=name, callback=callback, **options)
+    t, state, x0_hat = calls[-1]
+    assert torch.equal(x, x0_hat)
+    torch.testing.assert_close(x, prior.denoise(state, t))
+
+
+def test_nfe_is_counted_call_by_call_and_backward_passes_too():
+    prior = small(VPSDE())
+    for name, nfe in (("dpm++2m", 7), ("heun", 13), ("stochastic-rk", 13)):
+        assert sample(prior, 1, method=name, steps=7, return_info=True)[1]["nfe"] == nfe
+    watched, counter = counted(prior)
+    x = torch.zeros(2, 1, 3, 3, requires_grad=True)
+    watched.denoise(x, 0.5).sum().backward()
+    assert (counter.nfe, counter.vjps) == (1, 1)
+
+
+def test_samples_are_in_data_units_and_latents_start_them():
+    unit = small(VPSDE())
+    shifted = GaussianPrior(unit.mean, unit.cov, unit.sde, range=(100.0, -7.0))
+    torch.testing.assert_close(sample(shifted, 2), 100 * sample(unit, 2) - 7)
+    z = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    x = sample(unit, (2, 1, 3, 3), method="ddim", latents=z)
+    grid = default_grid(unit, 35)
+    expected = SAMPLERS["ddim"](unit, unit.sde.sigma(1.0) * z, grid, Noise(0, [0, 1]))
+    torch.testing.assert_close(x, expected)
+    assert sample(unit, 50, temperature=0.0).std(0).max() < 1e-6
+
+
+def test_bad_arguments_say_what_was_expected():
+    prior = small(VPSDE())
+    with pytest.raises(ValueError, match="unknown sampler 'euler'; known: euler-maruyama, reverse"):
+        sample(prior, 1, method="euler")
+    with pytest.raises(ValueError, match="'ddim' has no option snr; its options: eta"):
+        sample(prior, 1, method="ddim", snr=0.1)
+    with pytest.raises(ValueError, match="'pc' has no option eta; its options: predictor,"):
+        sample(prior, 1, method="pc", eta=0.1)
+    with pytest.raises(ValueError, match="unknown corrector 'ald'; known: langevin, annealed"):
+        sample(prior, 1, method="pc", corrector="ald")
+    with pytest.raises(ValueError, match=r"the prior's x is \(B, \*\(1, 3, 3\)\); got \(1, 3, 3\)"):
+        sample(prior, (1, 3, 3))
+    with pytest.raises(
+        ValueError, match=r"decrease strictly; got times\[1\] = 0.2, times"
+    ):
+        sample(prior, 1, times=[0.5, 0.2, 0.3])
+    with pytest.raises(ValueError, match=r"times must lie in \(0, 1.0\]; got 0.5 to 0.0"):
+        sample(prior, 1, times=[0.5, 0.0])
+    with pytest.raises(ValueError, match="steps must be an integer >= 2; got 1"):
+        sample(prior, 1, steps=1)
+    with pytest.raises(ValueError, match="'ode' chooses its own steps"):
+        sample(prior, 1, method="ode", steps=10)
+    with pytest.raises(ValueError, match=r"latents must be of shape \(1, 1, 3, 3\)"):
+        sample(prior, 1, latents=torch.zeros(2, 1, 3, 3))
+
+
+def test_a_score_that_turns_non_finite_names_step_and_time():
+    prior = small(VPSDE())
+    exact = prior.denoise
+    prior.denoise = lambda x, t: exact(x, t) / (0.0 if t < 0.5 else 1.0)
+    with pytest.raises(ValueError, match=r"not finite after step \d+, at t = 0\.\d+, in items \[0"):
+        sample(prior, 2)
+
+
+def test_adaptive_methods_say_when_they_cannot_finish():
+    prior = small(VPSDE())
+    with pytest.raises(ValueError, match="3 steps did not reach t = "):
+        sample(prior, 1, method="adaptive-sde", max_iterations=3)
