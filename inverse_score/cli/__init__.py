@@ -97,4 +97,4 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 # One line a command; each module registers itself with @app.command().
-from . import convert, doctor, info, likelihood, prepare, reconstruct, report, sample, train  # noqa: E402, F401
+from . import convert, doctor, export, info, likelihood, prepare, reconstruct, report, sample, train  # noqa: E402, F401

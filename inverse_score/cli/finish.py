@@ -45,10 +45,29 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
             write_report(paths["volume"], paths["page"])
             write_pictures(volume, paths["pictures"])
         summary["scans"].append(describe(plan, scan, volume))
+        if plan.request.format_out and not bad:
+            summary["scans"][-1]["exports"] = _exports(plan, scan, volume)
     commit_json(plan.request.out / "summary.json", summary)
     if not failed:
         folder.finish()
     return summary
+
+
+def _exports(plan: Plan, scan: int, volume: Volume) -> list[str]:
+    """Write the formats that were asked for; their names. What is there is this run's own."""
+    from ..io.exports import export_all
+
+    r, stem = plan.request, plan.request.out / plan.tasks[scan].name
+    made = export_all(
+        volume,
+        r.format_out,
+        stem,
+        scan=plan.tasks[scan].recipe.scan,
+        keep_phi=r.keep_phi,
+        allow_no_geometry=r.allow_no_geometry,
+        overwrite=True,
+    )
+    return [str(path.relative_to(r.out)) for path in made]
 
 
 def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> dict[str, Any]:

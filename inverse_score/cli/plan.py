@@ -45,6 +45,9 @@ class Request:
     nan: str = "refuse"
     key: str | None = None
     axes: str | None = None
+    format_out: list[str] = field(default_factory=list)
+    keep_phi: bool = False
+    allow_no_geometry: bool = False
     shard: tuple[int, int] = (1, 1)
     resume: bool = False
     overwrite: bool = False
@@ -213,11 +216,13 @@ def seconds_per_call(plan: Plan, shape: tuple[int, int]) -> float:
 def _recipe(path: Path, request: Request) -> ScanRecipe:
     from recipes.scans import CTScan, MRIScan
 
+    from ..io.exports import check_exports
     from ..io.reading import read_scan
     from .inputs import read_mask
 
     kind, cls = {"mri": ("kspace", MRIScan), "ct": ("sinogram", CTScan)}[request.operator]
     scan = read_scan(path, key=request.key, axes=request.axes, kind=kind, nan=request.nan)
+    check_exports(scan, request.format_out, request.allow_no_geometry)
     mask: Any = request.mask
     if mask is not None and Path(mask).exists():
         mask = read_mask(Path(mask))

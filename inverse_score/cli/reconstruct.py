@@ -41,6 +41,10 @@ def reconstruct(
     nan: str = typer.Option("refuse", help="Bad values in the scan: refuse or zero."),
     key: str | None = typer.Option(None, help="Array or series within the file."),
     axes: str | None = typer.Option(None, help="Axes of a plain array, as slice,coil,y,x."),
+    format_out: list[str] = typer.Option([], help="Also write dicom, nifti or bart; may be "
+                                         "repeated."),
+    keep_phi: bool = typer.Option(False, help="DICOM: copy patient and study of a DICOM scan."),
+    allow_no_geometry: bool = typer.Option(False, help="DICOM even where no position is known."),
     shard: str = typer.Option("1/1", help="Do part I of N of the work, as in array jobs."),
     dry_run: bool = typer.Option(False, help="Say what would be done, and why not, and stop."),
     resume: bool = typer.Option(False, help="Go on with an interrupted run."),

@@ -5,6 +5,7 @@ Its own series and its own kind of object, so that nobody takes it for an image 
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,11 @@ def write_parametric_map(
     with committing(path) as temporary:
         made.save_as(temporary, enforce_file_format=True)
     return Path(path)
+
+
+def highdicom_missing() -> bool:
+    """Whether the package that writes parametric maps is not installed."""
+    return importlib.util.find_spec("highdicom") is None
 
 
 def _libraries():

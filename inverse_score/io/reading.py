@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import BadInput
+from .scan import RootSumOfSquares, Scan
 from .sniff import sniff
-
-if TYPE_CHECKING:
-    from .scan import Scan
 
 
 def read_scan(
@@ -35,6 +33,9 @@ def read_scan(
     scan = _read(path, form, None if key is None else str(key), axes, kind, nan)
     if kind is not None and scan.kind != kind:
         raise BadInput(f"{scan.name} holds {scan.kind} data ({scan.format}); needed is {kind}")
+    if scan.kind == "kspace" and scan.mask is None and not scan.references:
+        whole = RootSumOfSquares(scan.read, scan.crop or scan.shape[-2:])  # type: ignore[arg-type]
+        return replace(scan, references={"fully_sampled_rss": whole})
     return scan
 
 

@@ -141,6 +141,20 @@ class _Offset:
         return self.read(self.start + k)
 
 
+@dataclass(frozen=True, eq=False)
+class RootSumOfSquares:
+    """sqrt(sum_c |F^-1 y_c|^2) of slice k, cut to size: the reference of complete k-space."""
+
+    read: Callable[[int], np.ndarray]
+    size: tuple[int, int]
+
+    def __call__(self, k: int) -> np.ndarray:
+        axes = (-2, -1)
+        shifted = np.fft.ifft2(np.fft.ifftshift(self.read(k), axes=axes), norm="ortho")
+        image = np.sqrt((np.abs(np.fft.fftshift(shifted, axes=axes)) ** 2).sum(axis=0))
+        return centre_crop(image, self.size).astype(np.float32)
+
+
 def shift(column: float, row: float, slice_: float) -> np.ndarray:
     """Affine of an index offset: the affine of a cut-out is affine @ shift(its first voxel)."""
     matrix = np.eye(4)
