@@ -104,6 +104,16 @@ def load_prior(
     return prior if device is None else prior.to(device)
 
 
+def update_card(path: str | os.PathLike[str], entries: Mapping[str, Any]) -> None:
+    """Set entries of a prior file's card; weights and storage stay as they are, bit for bit."""
+    header = read_header(path)
+    header["card"] = {**header["card"], **entries}
+    with safe_open(Path(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header["format"], header["version"]
+    write_weights(path, tensors, header)
+
+
 def save_classifier(
     carrier: Prior,
     path: str | os.PathLike[str],
