@@ -70,6 +70,8 @@ class Data:
     units: str = "[0, 1]"
     shipped: str | None = None
     trim_slices: int = 0
+    # The prior's data units are scale * these + offset.
+    prior_units: tuple[float, float] = (1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,12 +100,13 @@ class PriorNeed:
 @dataclass(frozen=True)
 class Definition:
     """A benchmark. task: "simulated" (image -> A x + noise -> solve), "scan" (raw k-space through
-    the MRI recipe), "likelihood" (bits per dimension) or "samples" (FID and inception score)."""
+    the MRI recipe), "mini-mri" and "mini-ct" (a scan simulated on a finer grid, through the MRI or
+    CT recipe), "likelihood" (bits per dimension) or "samples" (FID and inception score)."""
 
     name: str
     title: str
     paper: str
-    task: Literal["simulated", "scan", "likelihood", "samples"]
+    task: Literal["simulated", "scan", "mini-mri", "mini-ct", "likelihood", "samples"]
     data: Data
     target: str
     noise: str
