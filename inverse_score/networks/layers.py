@@ -70,6 +70,21 @@ class Conv3x3(nn.Conv2d):
         return super().forward(x)
 
 
+class Conv1x1(nn.Conv2d):
+    """A 1x1 convolution, as one matrix product over all pixels."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, bias: bool = True) -> Tensor:
+        if x.device.type != "cpu":
+            return functional.conv2d(x, self.weight, self.bias if bias else None)
+        y = functional.linear(
+            x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias if bias else None
+        )
+        return y.permute(0, 3, 1, 2)
+
+
 class ResBlock(nn.Module):
     """skip_scale (S(R x) + conv1(silu(norm1(conv0(R silu(norm0 x)) + W emb)))); R resamples.
 
@@ -94,7 +109,7 @@ class ResBlock(nn.Module):
         self.norm1 = style.norm(out_channels)
         self.conv1 = initialise(Conv3x3(out_channels, out_channels), 0.0)
         project = in_channels != out_channels or (resample and style.project_resampled)
-        self.skip = initialise(nn.Conv2d(in_channels, out_channels, 1)) if project else None
+        self.skip = initialise(Conv1x1(in_channels, out_channels)) if project else None
 
     def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
         h = functional.silu(self.norm0(x))
@@ -123,7 +138,7 @@ class ResBlock(nn.Module):
             x = self.resample(x)
             return x if self.skip is None else self.skip(x)
         # A 1x1 convolution commutes with the filter; before it, it has a quarter of the pixels.
-        x = functional.conv2d(x, self.skip.weight)
+        x = self.skip(x, bias=False)
         return self.resample(x) + self.skip.bias[:, None, None]  # type: ignore[index]
 
 

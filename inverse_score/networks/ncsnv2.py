@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Conv3x3
+from .layers import Conv1x1, Conv3x3
 from .score_network import ScoreNetwork, config_of
 
 # Stages of residual blocks: (width in units of ngf, halves the size, dilation).
@@ -102,7 +102,7 @@ class ConvBlock(nn.Module):
         inner = a if halve else b
         self.norm1, self.conv1 = InstanceNormPlus(a), _conv(a, inner, dilation)
         self.norm2, self.conv2 = InstanceNormPlus(inner), _conv(inner, b, dilation)
-        skip = nn.Conv2d(a, b, 1) if dilation == 1 else _conv(a, b, dilation)
+        skip = Conv1x1(a, b) if dilation == 1 else _conv(a, b, dilation)
         self.skip = skip if halve or a != b else None
 
     def forward(self, x: Tensor) -> Tensor:

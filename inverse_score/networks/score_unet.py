@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .layers import (
     Attention,
+    Conv1x1,
     Conv3x3,
     FilteredConv,
     NearestConv,
@@ -30,7 +31,7 @@ class Combine(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, method: str):
         super().__init__()
-        self.conv = initialise(nn.Conv2d(in_channels, out_channels, 1))
+        self.conv = initialise(Conv1x1(in_channels, out_channels))
         self.method = method
 
     def forward(self, pyramid: Tensor, h: Tensor) -> Tensor:

@@ -37,24 +37,73 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W.
-
-    Made of differentiable operations, so that autograd, jvp and vmap pass through it.
-    """
-    batch, _, height, width = x.shape
-    rows, columns = -(-height // _TILE), -(-width // _TILE)
-    padded = functional.pad(
-        x, (1, columns * _TILE - width + 1, 1, rows * _TILE - height + 1)
-    ).permute(0, 2, 3, 1)
-    kernels = _transform_kernels(weight)
-    step = max(1, _STRIP // (batch * columns))
-    strips = [
-        _strip(padded[:, _TILE * row : _TILE * min(row + step, rows) + 2], kernels)
-        for row in range(0, rows, step)
-    ]
-    y = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
-    y = y[:, :height, :width].permute(0, 3, 1, 2)
+    """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W."""
+    y = _Conv3x3.apply(x, weight) if torch.is_grad_enabled() else _convolve(x, weight)
     return y if bias is None else y + bias[:, None, None]
+
+
+class _Conv3x3(torch.autograd.Function):
+    """The transformed convolution with its derivatives in transformed form, of any order."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return _convolve(x, weight)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor):  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = conv3x3(dy, weight.flip(2, 3).transpose(0, 1))
+        if ctx.needs_input_grad[1]:
+            dweight = _weight_gradient(x, dy)
+        return dx, dweight
+
+    @staticmethod
+    def jvp(ctx, dx, dweight):  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        return _convolve(dx, weight) + _convolve(x, dweight)
+
+
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    kernels = _transform_kernels(weight)
+    outer, _, inner = _matrices(x.dtype)
+    strips = []
+    for tiles in _strips(_tiles(x, 1, _PATCH)):
+        batch, rows, columns, channels = tiles.shape[:4]
+        tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
+        products = torch.bmm((inner @ tiles).reshape(_PATCH**2, -1, channels), kernels)
+        y = (outer @ products.reshape(_PATCH**2, -1)).reshape(
+            _TILE, _TILE, batch, rows, columns, -1
+        )
+        y = y.permute(2, 3, 0, 4, 1, 5)
+        strips.append(y.reshape(batch, rows * _TILE, columns * _TILE, -1))
+    y = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
+    return y[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
+    """sum_tiles G^T [(B^T d B) (A dy A^T)^T] G: d<y, dy> / d weight, (O, C, 3, 3)."""
+    outer, kernel, inner = _matrices(x.dtype)
+    total = 0
+    pairs = zip(_strips(_tiles(x, 1, _PATCH)), _strips(_tiles(dy, 0, _TILE)), strict=True)
+    for tiles, errors in pairs:
+        in_channels, out_channels = tiles.shape[3], errors.shape[3]
+        tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
+        errors = errors.permute(4, 5, 0, 1, 2, 3).reshape(_TILE**2, -1)
+        v = (inner @ tiles).reshape(_PATCH**2, -1, in_channels)
+        m = (outer.t() @ errors).reshape(_PATCH**2, -1, out_channels)
+        total = total + torch.bmm(m.transpose(1, 2), v)
+    gradient = kernel.t() @ total.reshape(_PATCH**2, -1)  # type: ignore[union-attr]
+    return gradient.reshape(_TAPS, _TAPS, out_channels, in_channels).permute(2, 3, 0, 1)
 
 
 def _transform_kernels(weight: Tensor) -> Tensor:
@@ -64,15 +113,16 @@ def _transform_kernels(weight: Tensor) -> Tensor:
     return kernels.reshape(-1, out_channels, in_channels).transpose(1, 2)
 
 
-def _strip(padded: Tensor, kernels: Tensor) -> Tensor:
-    """Rows of tiles (B, 4 r + 2, 4 c + 2, C) to (B, 4 r, 4 c, O)."""
-    outer, _, inner = _matrices(padded.dtype)
-    tiles = padded.unfold(1, _PATCH, _TILE).unfold(2, _PATCH, _TILE)
-    batch, rows, columns, channels = tiles.shape[:4]
-    tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
-    products = torch.bmm((inner @ tiles).reshape(_PATCH**2, -1, channels), kernels)
-    y = (outer @ products.reshape(_PATCH**2, -1)).reshape(_TILE, _TILE, batch, rows, columns, -1)
-    return y.permute(2, 3, 0, 4, 1, 5).reshape(batch, rows * _TILE, columns * _TILE, -1)
+def _tiles(x: Tensor, border: int, size: int) -> Tensor:
+    """The overlapping tiles (B, r, c, C, size, size) of (B, C, H, W) with zeros around it."""
+    below, right = (-length % _TILE + border for length in x.shape[2:])
+    padded = functional.pad(x, (border, right, border, below)).permute(0, 2, 3, 1)
+    return padded.unfold(1, size, _TILE).unfold(2, size, _TILE)
+
+
+def _strips(tiles: Tensor) -> tuple[Tensor, ...]:
+    """Rows of tiles, a few at a time."""
+    return tiles.split(max(1, _STRIP // (tiles.shape[0] * tiles.shape[2])), dim=1)
 
 
 @cache

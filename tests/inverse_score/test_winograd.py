@@ -28,6 +28,25 @@ def test_winograd_gradients_equal_the_direct_ones():
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
+def test_winograd_has_second_derivatives():
+    """d <J_x v, u> / d weight, by double backward."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(winograd.conv3x3, (x, weight))
+    assert torch.autograd.gradgradcheck(winograd.conv3x3, (x, weight))
+
+
+def test_winograd_maps_over_cotangents():
+    """vmap of a vjp, the exact trace of a Jacobian: as the direct convolution's."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 64, 4, 4).double(), torch.randn(64, 64, 3, 3).double()
+    _, pull = torch.func.vjp(lambda z: winograd.conv3x3(z, weight), x)
+    _, direct = torch.func.vjp(lambda z: functional.conv2d(z, weight, padding=1), x)
+    cotangents = torch.randn(3, 1, 64, 4, 4).double()
+    torch.testing.assert_close(torch.vmap(pull)(cotangents)[0], torch.vmap(direct)(cotangents)[0])
+
+
 def test_winograd_rounding_in_single_precision_is_a_few_parts_in_a_million():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 128, 32, 32), torch.randn(128, 128, 3, 3) / 34

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,10 @@ def _unpickle(path: Path, trust: bool) -> Any:
     if version < (2, 10):
         raise BadPrior(f"to open a pickle needs torch >= 2.10; this is {torch.__version__}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Pickles of other protocols than torch's own are as restricted.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f" (it names {named.group(1)})" if named else ""

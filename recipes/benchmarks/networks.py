@@ -1,0 +1,173 @@
+"""Released networks: parity with their released implementations, and speed against score_sde's.
+
+    python -m recipes.benchmarks.networks CLONES [--only parity|speed] [--save]
+
+CLONES as in reference_networks. Both tables run both implementations on the same weights and
+inputs in one process on the CPU; speed takes turns between the two and keeps the best of --repeats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inverse_score.io.checkpoints import PRESETS
+from inverse_score.io.checkpoints.layouts import song
+from inverse_score.io.checkpoints.parts import assemble
+from inverse_score.networks import build_network
+
+from .parity_cases import CASES, Case
+from .reference_networks import Missing, clone, run, score_sde_network
+
+RESULTS = Path(__file__).parent / "results" / "networks.md"
+# name: (preset, batch, H = W)
+SPEED = {
+    "CIFAR-10 (62.8 M), batch 4": ("ve/cifar10_ncsnpp_continuous", 4, 32),
+    "256 x 256 (65.6 M), batch 1": ("ve/ffhq_256_ncsnpp_continuous", 1, 256),
+}
+
+
+def parity(clones: Path) -> list[str]:
+    """Largest and root-mean-square deviation, relative to the reference's."""
+    rows = ["| network | released code | largest deviation / largest output | rms / rms |",
+            "|---|---|---|---|"]  # fmt: skip
+    for name, case in CASES.items():
+        try:
+            theirs, _ = run(case, clones)
+        except Missing as missing:
+            rows.append(f"| {name} | {case.layout} | not run: {missing} | |")
+            continue
+        gap = case.ours().numpy() - theirs
+        largest = np.abs(gap).max() / np.abs(theirs).max()
+        rms = np.linalg.norm(gap) / np.linalg.norm(theirs)
+        rows.append(f"| {name} | {case.layout} | {largest:.1e} | {rms:.1e} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def both(preset: str, size: int) -> tuple[nn.Module, nn.Module]:
+    """(theirs, ours) with the same weights; theirs as it initialises itself."""
+    config = {"channels": 3, "image_size": size, "nf": 128, "ch_mult": (1, 2, 2, 2),
+              "num_res_blocks": 4, "attn_resolutions": (16,), **PRESETS[preset].config}  # fmt: skip
+    torch.manual_seed(0)
+    theirs = score_sde_network(Case("score_sde", "ncsnpp", config, (size, size)))
+    with torch.no_grad():
+        # It starts with last convolutions of 1e-10: outputs of rounding errors.
+        for parameter in theirs.parameters():
+            if parameter.ndim > 1 and parameter.abs().max() < 1e-6:
+                parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    state = {k: v for k, v in theirs.state_dict().items() if k != "sigmas"}
+    ours = build_network("ncsnpp", **PRESETS[preset].config)
+    ours.load_state_dict(assemble(song(ours), state, "score_sde"))  # type: ignore[arg-type]
+    return theirs, ours
+
+
+def train(call: Callable[[Tensor, Tensor], Tensor], optimizer: Any, x: Tensor, t: Tensor) -> None:
+    """One step of denoising score matching with Adam."""
+    optimizer.zero_grad(set_to_none=True)
+    sigma = (0.01 * (50 / 0.01) ** t)[:, None, None, None]
+    noise = torch.randn_like(x)
+    loss = (call(x + sigma * noise, t) * sigma + noise).square().mean()
+    loss.backward()
+    optimizer.step()
+
+
+def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
+    """Seconds of a forward pass and of a training step, and the outputs' deviation."""
+    rows = ["| NCSN++ | | score_sde_pytorch, s | here, s | times as fast | rms deviation |",
+            "|---|---|---|---|---|---|"]  # fmt: skip
+    for name, (preset, batch, size) in SPEED.items():
+        if only and only not in name:
+            continue
+        with clone(clones, "score_sde_pytorch"):
+            theirs, ours = both(preset, size)
+            x, t = torch.rand(batch, 3, size, size), torch.linspace(0.3, 0.9, batch)
+            calls = {"theirs": (theirs, lambda x, t, f=theirs, s=ours: f(x, s.sde.sigma(t))),
+                     "ours": (ours, ours)}  # fmt: skip
+            forward, gap = _forward(calls, x, t, repeats)
+            rows.append(_row(name, "forward", forward, f"{gap:.1e}"))
+            print(rows[-1], flush=True)
+            rows.append(_row(name, "training step", _training(calls, x, t, repeats), ""))
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _forward(calls: dict, x: Tensor, t: Tensor, repeats: int) -> tuple[dict[str, float], float]:
+    times: dict[str, list[float]] = {who: [] for who in calls}
+    outputs: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for _ in range(repeats + 1):
+            for who, (network, call) in calls.items():
+                network.eval()
+                start = time.perf_counter()
+                outputs[who] = call(x, t)
+                times[who].append(time.perf_counter() - start)
+    gap = (outputs["ours"] - outputs["theirs"]).norm() / outputs["theirs"].norm()
+    return {who: min(found[1:]) for who, found in times.items()}, gap.item()
+
+
+def _training(calls: dict, x: Tensor, t: Tensor, repeats: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {who: [] for who in calls}
+    optimizers = {
+        who: torch.optim.Adam([p for p in network.train().parameters() if p.requires_grad])
+        for who, (network, _) in calls.items()
+    }
+    for _ in range(repeats + 1):
+        for who, (_, call) in calls.items():
+            start = time.perf_counter()
+            train(call, optimizers[who], x, t)
+            times[who].append(time.perf_counter() - start)
+    return {who: min(found[1:]) for who, found in times.items()}
+
+
+def _row(name: str, what: str, seconds: dict[str, float], gap: str) -> str:
+    theirs, ours = seconds["theirs"], seconds["ours"]
+    return f"| {name} | {what} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f} | {gap} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("clones", type=Path)
+    parser.add_argument("--only", choices=("parity", "speed"))
+    parser.add_argument("--size", help="speed: only the rows whose name holds this")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    sections = []
+    if arguments.only != "speed":
+        sections.append(("Parity", parity(arguments.clones)))
+    if arguments.only != "parity":
+        rows = speed(arguments.clones, arguments.repeats, arguments.size)
+        sections.append((f"Speed on one thread ({platform.machine()} CPU)", rows))
+    text = "\n\n".join(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections)
+    print(text)
+    if arguments.save:
+        save(text)
+
+
+def save(text: str) -> None:
+    """Replace the sections of results/networks.md that were measured."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    old = ""
+    with contextlib.suppress(FileNotFoundError):
+        old = RESULTS.read_text()
+    head = "# Released networks\n\nBy `python -m recipes.benchmarks.networks CLONES --save`.\n\n"
+    kept = {part.partition("\n")[0]: part for part in old.split("## ")[1:]}
+    for part in text.split("## ")[1:]:
+        kept[part.partition("\n")[0]] = part
+    body = "\n\n".join("## " + part.strip() for part in kept.values())
+    RESULTS.write_text(head + body + "\n")
+
+
+if __name__ == "__main__":
+    main()
