@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -58,8 +59,11 @@ def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> t
     """The plan of a new run and its network, freshly initialised or from `init_from`."""
     first = stack(items, _LOOK)
     sigma_data = first.square().mean().sqrt().item()
-    if not sigma_data > 0:
-        raise BadInput("the first training images are all zero in the prior's units")
+    if not 0 < sigma_data < math.inf:
+        raise BadInput(
+            "the first training images must neither be all zero nor overflow in the prior's "
+            f"units; their root mean square is {sigma_data}"
+        )
     start = None if config.init_from is None else load_prior(config.init_from, network=network)
     sde, architecture, output = _described(config, start, first)
     if network is None:
