@@ -5,8 +5,8 @@ AUGMENTATION = {
         "planes of any orientation (thick slices: in the plane only), a part of them the scan's "
         "own slices without interpolation; pixels of 0.6 to 1.5 mm; elastic displacements of about "
         "1.5 pixels; powers and random curves of intensity; spin-echo contrasts of tissue maps "
-        "with random TR, TE and inversion; coil shading of up to about 20 %; smooth residual phase, "
-        "mostly below 0.5 rad; scale varied by 15 %"
+        "with random TR, TE and inversion; coil shading of up to about 20 %; smooth residual "
+        "phase, mostly below 0.5 rad; scale varied by 15 %"
     ),
     "body-ct": (
         "axial planes, half of them the scan's own slices (fine ones also averaged two by two), "
