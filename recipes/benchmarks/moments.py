@@ -13,9 +13,20 @@ import torch
 from torch import Tensor
 
 from inverse_score.gaussian import GaussianPrior, gaussian_kl
+from inverse_score.prior import Prior
 from inverse_score.sampling import SAMPLERS
 
 Sampler = Callable[..., Tensor]
+# Draws of noise a step; two for what is not listed.
+DRAWS = {
+    "ddim": 0,
+    "dpm++2m": 0,
+    "heun": 0,
+    "euler-maruyama": 1,
+    "reverse-diffusion": 1,
+    "ancestral": 1,
+    "dpm++2m-sde": 1,
+}
 
 
 class Impulses:
@@ -40,15 +51,31 @@ def exact_moments(
     """(mean, variance, truth): the result's mean and variance, and the prior's own variance, in
     the eigenbasis of its covariance, all (d,); the start is the SDE's terminal law."""
     run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
-    sde, values = prior.sde, prior.values[0]
-    mean = prior.vectors[0].T @ prior.mean.flatten()
-    diagonal = GaussianPrior(mean, torch.diag(values), sde)
-    # No sampler here draws more than twice a step.
-    rows = 2 + 2 * (len(times) - 1)
-    xT = torch.zeros(rows, len(mean), dtype=torch.float64)
-    xT[1] = sde.sigma(sde.T)
+    diagonal = _Diagonal(prior)
+    draws = DRAWS.get(sampler, 2) if isinstance(sampler, str) and not options else 2
+    rows = 2 + draws * (len(times) - 1)
+    xT = torch.zeros(rows, prior.values.shape[1], dtype=torch.float64)
+    xT[1] = prior.sde.sigma(prior.sde.T)
     x = run(diagonal, xT, times, Impulses(rows), **options)
-    return x[0] - mean, (x[1:] - x[0]).square().sum(0), values
+    return x[0] - diagonal.center, (x[1:] - x[0]).square().sum(0), diagonal.variance
+
+
+class _Diagonal(Prior):
+    """The Gaussian prior in the eigenbasis of its covariance, where it costs no matrix product."""
+
+    def __init__(self, prior: GaussianPrior):
+        self.variance = prior.values[0]
+        self.center = prior.vectors[0].T @ prior.mean.flatten()
+        shape = tuple(self.center.shape)
+        super().__init__(self._x0, prior.sde, output="x0", event_shape=shape, t_min=prior.t_min)
+
+    def _x0(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.denoise(x, t[0].item())
+
+    def denoise(self, x: Tensor, t: float) -> Tensor:
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        gain = alpha * self.variance / (alpha**2 * self.variance + sigma**2)
+        return self.center + gain * (x - alpha * self.center)
 
 
 def exact_kl(

@@ -53,9 +53,9 @@ def default_grid(prior, steps):
 def test_samplers_converge_to_the_prior_under_every_sde(name, sde):
     """With many steps what remains is the start's zero mean and the end's noise-to-signal."""
     prior = small(sde)
-    coarse = exact_kl(prior, name, default_grid(prior, 50))
-    fine = exact_kl(prior, name, default_grid(prior, 1600))
-    assert fine < 0.02
+    coarse = exact_kl(prior, name, default_grid(prior, 25))
+    fine = exact_kl(prior, name, default_grid(prior, 300))
+    assert fine < 0.03
     assert fine < coarse + 1e-3
 
 
@@ -73,16 +73,16 @@ ORDERS = {
 
 @pytest.mark.parametrize(("name", "order"), ORDERS.items())
 def test_weak_order_on_a_gaussian_is_the_theoretical_one(name, order):
-    """The error of the variance, against the same sampler at 1280 steps, falls as h^order."""
+    """The error of the variance, against the same sampler at 1000 steps, falls as h^order."""
     prior = GaussianPrior(torch.tensor([0.5, -0.2]), torch.diag(torch.tensor([0.04, 0.5])), VPSDE())
 
     def variance(steps):
         grid = make_grid(prior.sde, steps + 1, end_ratio=0.05, start_ratio=5.0)
         return exact_moments(prior, name, grid)[1]
 
-    truth = variance(2560)
-    errors = [(variance(steps) - truth).abs().max().item() for steps in (80, 160)]
-    assert abs(math.log2(errors[0] / errors[1]) - order) < 0.25
+    truth = variance(1000)
+    errors = [(variance(steps) - truth).abs().max().item() for steps in (50, 100)]
+    assert abs(math.log2(errors[0] / errors[1]) - order) < 0.35
 
 
 @pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE(), VESDE()], ids=lambda sde: sde.name)
@@ -106,7 +106,7 @@ def test_every_item_is_independent_of_its_batch(name):
 
 @sdes
 def test_adaptive_and_langevin_samplers_reach_the_prior(sde):
-    prior, n = small(sde), 2000
+    prior, n = small(sde), 1000
     methods = {
         "ode": {},
         "adaptive-sde": {"rtol": 0.1},
@@ -115,7 +115,7 @@ def test_adaptive_and_langevin_samplers_reach_the_prior(sde):
     }
     for method, options in methods.items():
         x = sample(prior, n, method=method, **options)
-        assert excess_kl(x, prior.mean, prior.cov) < 0.06, method
+        assert excess_kl(x, prior.mean, prior.cov) < 0.08, method
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
@@ -293,9 +293,7 @@ def test_bad_arguments_say_what_was_expected():
         sample(prior, 1, method="pc", corrector="ald")
     with pytest.raises(ValueError, match=r"the prior's x is \(B, \*\(1, 3, 3\)\); got \(1, 3, 3\)"):
         sample(prior, (1, 3, 3))
-    with pytest.raises(
-        ValueError, match=r"decrease strictly; got times\[1\] = 0.2, times"
-    ):
+    with pytest.raises(ValueError, match=r"decrease strictly; got times\[1\] = 0.2, times"):
         sample(prior, 1, times=[0.5, 0.2, 0.3])
     with pytest.raises(ValueError, match=r"times must lie in \(0, 1.0\]; got 0.5 to 0.0"):
         sample(prior, 1, times=[0.5, 0.0])
