@@ -318,6 +318,8 @@ class NoiseEmbedding(nn.Module):
 def initialise(module, scale: float = 1.0):
     """Weights U(-a, a) with a^2 = 3 scale / mean fan, biases 0 (DDPM's); scale 0 means 1e-10."""
     weight = module.weight
+    if weight.is_meta:
+        return module
     field = math.prod(weight.shape[2:])
     fan = 0.5 * (weight.shape[0] + weight.shape[1]) * field
     nn.init.uniform_(weight, -1.0, 1.0)

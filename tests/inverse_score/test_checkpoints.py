@@ -17,7 +17,7 @@ from inverse_score.io.checkpoints import (
     published_sampling,
     read_released,
 )
-from inverse_score.io.checkpoints.convert import _different, fitting
+from inverse_score.io.checkpoints.convert import _different, _shapes, fitting
 from inverse_score.io.checkpoints.infer import edm_config, taps_of
 from inverse_score.io.checkpoints.layouts import LAYOUTS
 from inverse_score.io.checkpoints.parts import released_shapes
@@ -65,9 +65,10 @@ def saved(tmp_path, what, name="checkpoint.pth"):
 
 
 def assert_equal_outputs(prior, case):
-    """The prior's network gives what the case's network gives, bit for bit."""
+    """The prior's network gives what the case's network gives."""
     with torch.no_grad():
-        assert torch.equal(prior.network(*case.inputs()), case.ours())
+        y, want = prior.network(*case.inputs()), case.ours()
+    assert (y - want).abs().max() <= 1e-5 * want.abs().max()
 
 
 def test_score_sde_checkpoint_is_its_average_over_its_frozen_frequencies(tmp_path):
@@ -337,9 +338,7 @@ def _meta_checkpoint(preset: Preset):
     """read_released's result for a published checkpoint, its tensors on the meta device."""
     from inverse_score.io.checkpoints import Released
 
-    with torch.device("meta"):
-        network = build_network(preset.network, **preset.config)
-    shapes = released_shapes(LAYOUTS[preset.layout](network))
+    shapes = _shapes(preset.layout, preset.network, preset.config)
     tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items()}
     return Released("x", preset.layout, tensors, prefixed=preset.prefixed)
 

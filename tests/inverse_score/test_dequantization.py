@@ -41,9 +41,9 @@ def test_learned_dequantization_is_between_the_bin_mass_and_the_uniform_bound():
     """-log2 P(x) <= learned < uniform, and the learned gap is a small part of the uniform one."""
     torch.manual_seed(0)
     x = images(256)
-    flow = DequantizationFlow(1, LEVELS, width=16, couplings=2)
+    flow = DequantizationFlow(1, LEVELS, width=8, couplings=2)
     parameters = list(flow.parameters())
-    fit(x, gaussian_surprise, LEVELS, parameters=parameters, flow=flow, steps=300, lr=5e-3)
+    fit(x, gaussian_surprise, LEVELS, parameters=parameters, flow=flow, steps=200, lr=1e-2)
     test = images(512, seed=1)
     exact = bin_bits(test).mean().item()
     noise = Noise(3, range(len(test)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,12 @@ def complete(chosen: Preset, released: Released) -> Preset:
 
 def fitting(released: Released, overrides: Mapping[str, Any] | None = None) -> list[str]:
     """Names of the presets whose network has exactly the file's tensors."""
-    shapes = {key: tuple(value.shape) for key, value in released.tensors.items()}
     network = {k: v for k, v in (overrides or {}).items() if k not in _OWN_FIELDS}
-    return [name for name, preset in PRESETS.items() if _fits(preset, released, shapes, network)]
+    return [name for name in PRESETS if _fits(name, released, network)]
 
 
-def _fits(preset: Preset, released: Released, shapes: dict, overrides: dict[str, Any]) -> bool:
+def _fits(name: str, released: Released, overrides: dict[str, Any]) -> bool:
+    preset = PRESETS[name]
     if preset.layout != released.layout:
         return False
     if preset.layout == "guided-diffusion" and preset.prefixed != released.prefixed:
@@ -140,13 +141,27 @@ def _fits(preset: Preset, released: Released, shapes: dict, overrides: dict[str,
         chosen = complete(preset, released)
         if not _same_levels(preset.config, chosen.config):
             return False
-        with torch.device("meta"):
-            network = build_network(chosen.network, **merged(chosen.config, overrides))
+        if chosen.config == preset.config and not overrides:
+            want = _published_shapes(name)
+        else:
+            want = _shapes(preset.layout, chosen.network, merged(chosen.config, overrides))
     except (TypeError, ValueError):
         return False
-    parts = LAYOUTS[released.layout](network)  # type: ignore[operator]
-    want = released_shapes(parts)
-    return all(shapes.get(key) == shape for key, shape in want.items())
+    held = released.tensors
+    return all(key in held and tuple(held[key].shape) == want[key] for key in want)
+
+
+@cache
+def _published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    preset = PRESETS[name]
+    return _shapes(preset.layout, preset.network, preset.config)
+
+
+def _shapes(layout: str, network: str, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Released names and shapes of a network, without taking memory for its weights."""
+    with torch.device("meta"):
+        built = build_network(network, **config)
+    return released_shapes(LAYOUTS[layout](built))  # type: ignore[operator]
 
 
 def merged(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
