@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .fourier import fft2c, ifft2c
+from .fourier import LAST_TWO, fft2c, ifft2c
 from .linalg import per_item
 from .linear import LinearOperator, as_channels, as_complex
 from .masks import checked_mask
@@ -80,6 +80,29 @@ class CartesianMRI(LinearOperator):
             total = total + S.conj() * filtered(S * z)
         return as_channels(total)
 
+    def _normal(self, x: Tensor) -> Tensor:
+        """A^T A without shifts, coil by coil.
+
+        F^H M F is a convolution and commutes with shifts, so those of the image cancel and only
+        the mask is rolled. A mask of whole columns leaves the transform along them and its
+        inverse to cancel. One coil at a time stays in the cache.
+        """
+        image = as_complex(x)
+        mask = torch.fft.ifftshift(self._full_mask(x)[:, 0], dim=LAST_TWO)
+        dim = (-1,) if self.mask.ndim == 1 else LAST_TWO
+        if self.sens_maps is None:
+            return as_channels(_filtered(image, mask, dim))
+        maps = self.sens_maps.to(image)
+        maps = maps if maps.ndim == 4 else maps[None]
+        if (torch.is_grad_enabled() and x.requires_grad) or x.device.type != "cpu":
+            k = _filtered(maps * image[:, None], mask[:, None], dim)
+            return as_channels((maps.conj() * k).sum(1))
+        total = torch.zeros_like(image)
+        for coil in range(maps.shape[1]):
+            part = _filtered(maps[:, coil] * image, mask, dim)
+            total.addcmul_(maps[:, coil].conj(), part)
+        return as_channels(total)
+
     def _full_mask(self, like: Tensor) -> Tensor:
         """mask as (1 or B, 1, H or 1, W), in the real dtype of like."""
         mask = self.mask.to(device=like.device, dtype=like.dtype)
@@ -127,6 +150,12 @@ class CartesianMRI(LinearOperator):
         if self.mask.ndim == 3:
             return 2 * coils * self.mask.flatten(1).sum(1).expand(self.batch)
         return 2 * coils * rows * int(self.mask.sum())
+
+
+def _filtered(image: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
+    """F^H M F image, the mask unshifted."""
+    k = torch.fft.fftn(image, dim=dim, norm="ortho")
+    return torch.fft.ifftn(k * mask if k.requires_grad else k.mul_(mask), dim=dim, norm="ortho")
 
 
 def _to_kspace(x: Tensor) -> Tensor:
