@@ -66,7 +66,7 @@ def _told(prior: Any, out: Path) -> dict[str, Any]:
         "sde": describe_sde(prior.sde),
         "output": prior.output,
         "range": list(prior.range),
-        "event_shape": list(prior.event_shape),
+        "image_shape": prior.card["training"]["image_shape"],
         "t_min": prior.t_min,
     }
 

@@ -44,7 +44,7 @@ def test_convert_writes_a_prior_that_gives_the_released_outputs(checkpoint, tmp_
     told = json.loads(result.stdout)
     assert told["preset"] == "vp/ddpm/cifar10_continuous"
     assert told["range"] == [0.5, 0.5]
-    assert told["event_shape"] == [1, 12, 12]
+    assert told["image_shape"] == [1, 12, 12]
     prior = load_prior(out)
     with torch.no_grad():
         assert torch.equal(prior.network(*CASE.inputs()), CASE.ours())

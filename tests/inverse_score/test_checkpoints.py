@@ -23,9 +23,11 @@ from inverse_score.io.checkpoints.layouts import LAYOUTS
 from inverse_score.io.checkpoints.parts import released_shapes
 from inverse_score.io.checkpoints.presets import Preset
 from inverse_score.io.priors import load_prior, save_prior
-from inverse_score.likelihood import log_likelihood
+from inverse_score.likelihood import bits_per_dim
 from inverse_score.networks import build_network
 from inverse_score.sampling import sample
+from inverse_score.solver import solve
+from operators import Mask
 from recipes.benchmarks.parity_cases import CASES, formula
 
 CIFAR = CASES["NCSN++, CIFAR-10's (Fourier, residual input)"]
@@ -78,7 +80,8 @@ def test_score_sde_checkpoint_is_its_average_over_its_frozen_frequencies(tmp_pat
     assert prior.range == (1.0, 0.0)
     assert prior.t_min == 1e-5
     assert prior.output == "score"
-    assert prior.event_shape == (3, 16, 16)
+    assert prior.event_shape == (3, None, None)
+    assert prior.card["training"]["image_shape"] == [3, 16, 16]
     assert prior.card["checkpoint"]["step"] == 9
 
 
@@ -89,24 +92,40 @@ def test_prefixes_of_data_parallel_do_not_matter(tmp_path, prefix):
     assert_equal_outputs(prior, CIFAR)
 
 
-def test_imported_prior_goes_through_a_prior_file_and_samples_and_has_a_likelihood(tmp_path):
+@pytest.fixture
+def imported(tmp_path):
+    """A score_sde checkpoint, imported, through a prior file."""
     path = saved(tmp_path, score_sde(CIFAR))
     prior = import_checkpoint(path, trust=True, preset=VE, overrides=OVERRIDES)
     save_prior(prior, tmp_path / "prior.safetensors")
-    again = load_prior(tmp_path / "prior.safetensors")
-    assert_equal_outputs(again, CIFAR)
-    settings = published_sampling(again)
+    return load_prior(tmp_path / "prior.safetensors")
+
+
+def test_imported_prior_survives_its_file_and_samples_as_published(imported):
+    assert_equal_outputs(imported, CIFAR)
+    settings = published_sampling(imported)
     assert settings["times"][0] == 1.0
     assert settings["times"][-1] == pytest.approx(1e-5)
     assert len(settings["times"]) == 1000
     assert settings["corrector_options"] == {"snr": 0.16}
     settings["times"] = settings["times"][::333]
-    assert sample(again, 1, **settings).shape == (1, 3, 16, 16)
-    options = {k: v for k, v in published_likelihood(again).items() if k not in ("dequantize",
-               "draws")}  # fmt: skip
-    assert options["t_end"] == 1e-5
+    assert sample(imported, (1, 3, 16, 16), **settings).isfinite().all()
+
+
+def test_imported_prior_has_bits_per_dim_by_the_published_settings(imported):
+    settings = published_likelihood(imported)
+    assert settings["t_end"] == 1e-5
+    x = (torch.rand(1, 3, 8, 8) * 255).round() / 255
+    bits = bits_per_dim(x, imported, **{**settings, "rtol": 0.1, "atol": 0.1, "draws": 1})
+    assert bits.isfinite().all()
+
+
+def test_imported_prior_solves_an_inverse_problem(imported):
     x = torch.rand(1, 3, 16, 16)
-    assert log_likelihood(x, again, **{**options, "rtol": 0.1, "atol": 0.1}).isfinite().all()
+    operator = Mask((torch.rand(16, 16) < 0.5).float(), image_shape=(3, 16, 16))
+    found = solve(operator(x), operator, imported, noise_std=0.1, method="diffpir", steps=3)
+    assert found.samples.shape == (1, 1, 3, 16, 16)
+    assert found.samples.isfinite().all()
 
 
 def test_guided_diffusion_checkpoint_in_half_precision(tmp_path):

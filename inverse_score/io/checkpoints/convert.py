@@ -39,7 +39,8 @@ def import_checkpoint(
     error that lists them where there are several, because files do not say their noise schedule.
     overrides: arguments of the network by name ("sde", "conditioning", "nf", ...), and "range"
     (scale, offset), "t_min", "label" (the class of a class-conditional network, fixed from then
-    on). Raises BadPrior for whatever does not fit.
+    on). The prior takes images of any size that halves as often as the network does; the size it
+    was trained on is in its card. Raises BadPrior for whatever does not fit.
     """
     released = read_released(path, trust=trust)
     overrides = dict(overrides or {})
@@ -65,10 +66,10 @@ def _prior(network: ScoreNetwork, chosen: Preset, own: dict[str, Any], card: dic
         network.eval().requires_grad_(False),
         network.sde,
         output=network.output,
-        event_shape=(network.channels, size, size),
+        event_shape=(network.channels, None, None),  # type: ignore[arg-type]
         range=tuple(own.get("range", chosen.range)),  # type: ignore[arg-type]
         t_min=network.conditioning.smallest_time() if t_min is None else float(t_min),
-        card=card,
+        card={**card, "training": {"image_shape": [network.channels, size, size]}},
     )
 
 
