@@ -101,6 +101,7 @@ class Plan:
         import torch
 
         from .. import __version__
+        from ..networks.precision import InBfloat16
 
         r = self.request
         keys = ("operator", "acc", "samples", "method", "steps", "baseline", "noise_std", "maps",
@@ -114,6 +115,7 @@ class Plan:
             "budget": self.budget,
             "chunk": CHUNK,
             "device": self.device.type,
+            "bfloat16": isinstance(self.prior.network, InBfloat16),
             "threads": torch.get_num_threads(),
             "version": __version__,
             "torch": torch.__version__,
@@ -152,13 +154,23 @@ def make_plan(request: Request) -> Plan:
         for recipe, name, sha in zip(recipes, unique_names(stems, hashes), hashes, strict=True)
     ]
     source = request.prior or default_prior(request.operator)
-    prior = load_prior(source, device)
+    prior = _quick(load_prior(source, device), device)
     path = find_prior(source)
     for task in tasks:
         check_fit(prior, task.recipe, path.stem)
     # A vector-Jacobian product costs three forward passes: too much for a CPU.
     budget = request.budget or ("fast" if device.type == "cpu" else "accurate")
     return Plan(request, tasks, prior, path.stem, sha256_file(path), device, budget)
+
+
+def _quick(prior: Prior, device: Any) -> Prior:
+    """The prior with its U-Net in bfloat16 where this processor has it in hardware."""
+    from ..networks.precision import InBfloat16, has_quick_bfloat16
+    from ..networks.unet import UNet
+
+    if isinstance(prior.network, UNet) and has_quick_bfloat16(device):
+        prior.network = InBfloat16(prior.network)
+    return prior
 
 
 def default_prior(operator: str) -> str:
