@@ -1,7 +1,9 @@
 """Linear forward operators with exact adjoints: y = A(x), A.T(y), closed-form solves."""
 
+from .adapters import from_linop, from_physics, from_scipy, to_physics, to_scipy
 from .algebra import Composition, Diagonal, FromFunction, Scaled, VStack, vstack
 from .blur import Blur, GaussianBlur, MotionBlur
+from .coils import birdcage_maps, calibration_region, espirit, low_resolution_maps
 from .color import REC601, Grayscale
 from .compressed import CompressedSensing
 from .ct import Radon, from_hounsfield, to_hounsfield
@@ -12,6 +14,7 @@ from .linear import LinearOperator, as_channels, as_complex, check_adjoint
 from .masks import Identity, Mask, box_mask, half_mask
 from .mri import CartesianMRI
 from .noise import Transmission, add_gaussian, poisson_transmission
+from .nufft import NonCartesianMRI
 from .resample import Downsample
 from .spectral import SVD, Transform
 
@@ -31,6 +34,7 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "MotionBlur",
+    "NonCartesianMRI",
     "Radon",
     "SamplingMask",
     "Scaled",
@@ -41,17 +45,26 @@ __all__ = [
     "add_gaussian",
     "as_channels",
     "as_complex",
+    "birdcage_maps",
     "box_mask",
+    "calibration_region",
     "check_adjoint",
     "column_mask",
     "conjugate_gradient",
+    "espirit",
     "fft2c",
     "file_seed",
     "from_hounsfield",
+    "from_linop",
+    "from_physics",
+    "from_scipy",
     "grid_mask",
     "half_mask",
     "ifft2c",
+    "low_resolution_maps",
     "poisson_transmission",
     "to_hounsfield",
+    "to_physics",
+    "to_scipy",
     "vstack",
 ]

@@ -61,26 +61,6 @@ class CartesianMRI(LinearOperator):
         return as_channels(coil_images.sum(1))
 
     def _normal(self, x: Tensor) -> Tensor:
-        """A^T A x = sum_c conj(S_c) F^-1 M F S_c x, coil by coil, which stays in cache.
-
-        F^-1 M F is a circular convolution and commutes with the shifts of the image, so only the
-        mask is rolled; where whole columns are masked the readout's transforms cancel as well.
-        """
-        z, mask = as_complex(x), self._full_mask(x)[:, 0]
-        axes = (-1,) if mask.shape[-2] == 1 else (-2, -1)
-        mask = torch.fft.ifftshift(mask, dim=axes)
-
-        def filtered(image: Tensor) -> Tensor:
-            return torch.fft.ifftn(mask * torch.fft.fftn(image, dim=axes), dim=axes)
-
-        if self.sens_maps is None:
-            return as_channels(filtered(z))
-        total = torch.zeros_like(z)
-        for S in self.sens_maps.to(z).unbind(-3):
-            total = total + S.conj() * filtered(S * z)
-        return as_channels(total)
-
-    def _normal(self, x: Tensor) -> Tensor:
         """A^T A without shifts, coil by coil.
 
         F^H M F is a convolution and commutes with shifts, so those of the image cancel and only
