@@ -46,13 +46,20 @@ class Impulses:
 
 
 def exact_moments(
-    prior: GaussianPrior, sampler: str | Sampler, times: Sequence[float], **options
+    prior: GaussianPrior,
+    sampler: str | Sampler,
+    times: Sequence[float],
+    *,
+    draws: int | None = None,
+    **options,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(mean, variance, truth): the result's mean and variance, and the prior's own variance, in
-    the eigenbasis of its covariance, all (d,); the start is the SDE's terminal law."""
+    the eigenbasis of its covariance, all (d,); the start is the SDE's terminal law. draws: the most
+    draws of noise a step, known for the named samplers."""
     run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
     diagonal = _Diagonal(prior)
-    draws = DRAWS.get(sampler, 2) if isinstance(sampler, str) and not options else 2
+    if draws is None:
+        draws = DRAWS.get(sampler, 2) if isinstance(sampler, str) and not options else 2
     rows = 2 + draws * (len(times) - 1)
     xT = torch.zeros(rows, prior.values.shape[1], dtype=torch.float64)
     xT[1] = prior.sde.sigma(prior.sde.T)

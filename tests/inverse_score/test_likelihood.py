@@ -122,7 +122,7 @@ def test_bad_arguments_say_what_was_expected():
         log_likelihood(x, prior, trace="hutchinson", probes=0)
     with pytest.raises(ValueError, match="x must hold 256 levels equally spaced over"):
         bits_per_dim(x + 0.3, prior)
-    with pytest.raises(ValueError, match="x must be floating point in data units; got torch.uint8"):
+    with pytest.raises(ValueError, match=r"must be floating point in data units; got torch\.uint8"):
         log_likelihood(x.to(torch.uint8), prior)
     with pytest.raises(ValueError, match=r"the prior's x is \(B, \*\(1, 3, 3\)\)"):
         encode(torch.zeros(1, 9), prior)
