@@ -137,7 +137,7 @@ def _plan(
     if not method.deterministic:
         note += f"; {sampler}, {len(grid) if grid else steps} steps"
     sampler_options = {**method.sampler_options, **plan.get("sampler_options", {}), **for_sampler}
-    kind = plan.get("kind", "karras")
+    kind = plan.get("kind", "log-snr")
     return _Job(name, method, own, sampler, sampler_options, steps, kind, grid, note)
 
 

@@ -60,7 +60,7 @@ class Method:
     conditional: Callable[..., Prior] | None = None
     sampler: str = "dpm++2m-sde"
     sampler_options: dict[str, Any] = field(default_factory=dict)
-    steps: int = 38
+    steps: int = 40
     needs_noise: bool = True
     differentiates: bool = False
     deterministic: bool = False
@@ -234,7 +234,7 @@ METHODS: dict[str, Method] = {
 
 
 def grid_for(
-    prior: Prior, level: float, typical: float, steps: int, kind: str = "karras"
+    prior: Prior, level: float, typical: float, steps: int, kind: str = "log-snr"
 ) -> list[float]:
     """The grid of every method: from the SDE's start to a fifth of the data's noise level.
 

@@ -1,0 +1,72 @@
+"""Rank coverage and TARP of every method, on many problems whose truths are draws of the prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from inverse_score import solve
+from inverse_score.posterior import METHODS
+from inverse_score.uncertainty import binomial_band, coverage, rank_uniformity, ranks, tarp
+
+from .posterior_problems import Problem, measured
+
+PROBLEMS, SAMPLES = 240, 19
+
+
+def measure(rows: Any, samples: int) -> None:
+    """PROBLEMS truths, SAMPLES draws each: p-values of the ranks of one pixel and of TARP."""
+    for base in (
+        Problem("inpainting", "stationary", 0.1),
+        Problem("corner", "modes-64d", 0.2),
+    ):
+        truth = base.prior.sample(PROBLEMS, seed=11, dtype=torch.float32)
+        y = measured(base.operator, truth, base.noise_std, seed=12)
+        for name, options in _choices().items():
+
+            def run(base=base, truth=truth, y=y, options=options) -> dict:
+                rec = solve(
+                    y,
+                    base.operator,
+                    base.prior,
+                    noise_std=base.noise_std,
+                    num_samples=SAMPLES,
+                    **options,
+                )
+                return calibration(rec.samples, truth)
+
+            rows.measure("ranks", base.name, name, run)
+
+
+def calibration(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Ranks of one pixel (uniform?), coverage of nominal 90 % intervals, TARP."""
+    pixel = (slice(None), 0, 4, 5)
+    rank = ranks(samples[(slice(None), *pixel)], truth[pixel])
+    test = tarp(samples, truth)
+    inside = coverage(samples[(slice(None), *pixel)][..., None], truth[pixel][:, None], 0.9)
+    low, high = binomial_band(len(truth), 0.9)
+    return {
+        "rank_p": rank_uniformity(rank, len(samples), bins=10).p_value,
+        "coverage_90": float(inside.mean()),
+        "band_low": low,
+        "band_high": high,
+        "tarp_deviation": test.deviation,
+        "tarp_p": test.p_value,
+    }
+
+
+def _choices() -> dict[str, dict[str, Any]]:
+    """The three covariances, and every other method at its defaults."""
+    chosen: dict[str, dict[str, Any]] = {
+        f"moment-matching, {covariance}": {
+            "method": "moment-matching",
+            "covariance": covariance,
+            "sampler": "dpm++2m" if covariance == "jacobian" else "dpm++2m-sde",
+        }
+        for covariance in ("spectrum", "jacobian", "isotropic")
+    }
+    for name, method in METHODS.items():
+        if not method.deterministic and name != "moment-matching":
+            chosen[name] = {"method": name}
+    return chosen

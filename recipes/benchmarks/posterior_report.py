@@ -1,0 +1,176 @@
+"""The posterior benchmark's rows as Markdown tables, and the choice behind method="auto"."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Row = dict[str, Any]
+# x floor: the KL of 2048 samples of the method over that of 2048 exact ones.
+BOUNDS = {"fast": 1.5, "accurate": 1.2}
+
+
+def report(rows: Any, noises: tuple[float, ...], covariances: tuple[str, ...]) -> str:
+    """All tables whose rows have been measured."""
+    parts = ["# Posterior samplers against exact posteriors\n"]
+    if rows.of("targets"):
+        parts.append(_targets(rows.of("targets"), noises, covariances))
+    for section, title in (
+        ("methods", "Every method, 2048 samples"),
+        ("peers", "deepinv 0.5.0 and azula 0.11.1, the same problems, 2048 samples"),
+    ):
+        if rows.of(section):
+            parts.append(_grid(rows.of(section), title))
+    for section, (title, note, columns) in _LISTS.items():
+        if rows.of(section):
+            parts.append(_list(rows.of(section), title, note, columns))
+    return "\n".join(parts)
+
+
+_LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "mixtures": (
+        "Posteriors with several modes",
+        "Sliced Wasserstein-1 distance to exact samples (exact against exact beside it), total "
+        "variation of the mode weights, share of samples away from every mode (2-D).",
+        {
+            "wasserstein": "distance",
+            "wasserstein_floor": "exact",
+            "mode_error": "weights",
+            "stray": "stray",
+            "forward_equivalents": "cost",
+        },
+    ),
+    "ranks": (
+        "Calibration: 240 problems, 19 samples each",
+        "p-values of uniform ranks of one pixel and of TARP on the whole image; coverage of a "
+        "nominal 90 % interval (Student's t), a right sampler lies in the band 95 times of 100.",
+        {
+            "rank_p": "rank p",
+            "coverage_90": "coverage",
+            "band_low": "band from",
+            "band_high": "to",
+            "tarp_deviation": "TARP deviation",
+            "tarp_p": "TARP p",
+        },
+    ),
+    "cost": (
+        "Time outside the network, 256 x 256, one image, one thread",
+        "A stand-in network of the cost of a small U-Net; milliseconds a step, all of it against "
+        "the network's share; peak resident memory of the process so far.",
+        {
+            "network_ms": "network ms",
+            "step_ms": "step ms",
+            "setup_ms": "set-up ms",
+            "outside": "share outside",
+            "peak_mib": "peak MiB",
+        },
+    ),
+}
+
+
+def _targets(rows: list[Row], noises: tuple[float, ...], covariances: tuple[str, ...]) -> str:
+    """Excess KL by operator, covariance and noise; methods are columns."""
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    lines = [
+        "## Moment matching on Gaussian problems\n",
+        "Excess KL in nats (x floor: KL over that of 2048 exact samples), forward-equivalents.\n",
+        "| problem | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        cells = []
+        for name in names:
+            row = _find(rows, problem, name)
+            cells.append("" if row is None else _excess(row))
+        lines.append(f"| {problem} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _grid(rows: list[Row], title: str) -> str:
+    """Excess KL with methods as rows and problems as columns."""
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    lines = [
+        f"## {title}\n",
+        "Excess KL in nats; nfe + vjps of the first problem; error of the mean in posterior "
+        "standard deviations and trace of the covariance over the true one there.\n",
+        "| method | " + " | ".join(problems) + " | nfe | vjps | mean | trace |",
+        "|---|" + "---|" * (len(problems) + 4),
+    ]
+    for name in dict.fromkeys(row["method"] for row in rows):
+        found = [_find(rows, problem, name) for problem in problems]
+        cells = ["" if row is None else _number(row) for row in found]
+        first = next((row for row in found if row and "nfe" in row), {})
+        tail = [str(first.get("nfe", "")), str(first.get("vjps", ""))]
+        tail += [_plain(first.get("mean_error")), _plain(first.get("trace"))]
+        lines.append(f"| {name} | " + " | ".join(cells + tail) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _list(rows: list[Row], title: str, note: str, columns: dict[str, str]) -> str:
+    head = "| problem | method | " + " | ".join(columns.values()) + " |"
+    lines = [f"## {title}\n", note + "\n", head, "|---|---|" + "---|" * len(columns)]
+    for row in rows:
+        if "failed" in row:
+            lines.append(f"| {row['problem']} | {row['method']} | not run: {row['failed']} |")
+            continue
+        cells = [_plain(row.get(name)) for name in columns]
+        lines.append(f"| {row['problem']} | {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _find(rows: list[Row], problem: str, method: str) -> Row | None:
+    return next((r for r in rows if (r["problem"], r["method"]) == (problem, method)), None)
+
+
+def _excess(row: Row) -> str:
+    if "failed" in row:
+        return "failed"
+    ratio = 1 + row["excess"] / row["floor"]
+    return f"{row['excess']:.3f} ({ratio:.2f}x), {row['forward_equivalents']}"
+
+
+def _number(row: Row) -> str:
+    if "failed" in row:
+        return "-"
+    value = row["excess"]
+    return "diverged" if not math.isfinite(value) else f"{value:.3g}"
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def best_by_operator(
+    rows: list[Row], budget: str, names: dict[str, str], headline: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """For each operator the cheapest row within the budget's bound on stationary problems.
+
+    "fast" takes methods without vjps only; where none is within the bound the most exact wins.
+    """
+    chosen = {}
+    for operator, class_name in names.items():
+        scores: dict[str, list[Row]] = {}
+        for row in rows:
+            if row["problem"].startswith(f"{operator}, stationary") and "floor" in row:
+                scores.setdefault(row["method"], []).append(row)
+        most = max((len(found) for found in scores.values()), default=0)
+        ranked = [
+            (_badness(found, BOUNDS[budget]), name)
+            for name, found in scores.items()
+            if len(found) == most and (budget == "accurate" or not any(r["vjps"] for r in found))
+        ]
+        if ranked:
+            name = min(ranked)[1]
+            chosen[class_name] = {**headline.get(name, {"method": name}), "steps": 40}
+    chosen["default"] = {
+        **headline["spectrum" if budget == "fast" else "jacobian"],
+        "steps": 40,
+    }
+    return chosen
+
+
+def _badness(found: list[Row], bound: float) -> tuple[bool, float]:
+    """(outside the bound, cost or else the worst ratio)."""
+    worst = max(1 + row["excess"] / row["floor"] for row in found)
+    cost = max(row["forward_equivalents"] for row in found)
+    return (worst > bound, worst if worst > bound else cost)

@@ -1,0 +1,250 @@
+"""Every posterior sampler against posteriors known in closed form.
+
+    python -m recipes.benchmarks.posteriors [--only targets methods peers ...]
+
+Rows are kept in results/posteriors.jsonl as they finish, so pieces add up; --again measures anew.
+The tables go to results/posteriors.md, the picture to examples/pictures/posteriors.png, and
+--write-table writes the table behind method="auto".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inverse_score import solve
+from inverse_score.posterior import METHODS
+from inverse_score.posterior.auto import table as auto_table
+
+from . import posterior_cost, posterior_picture, posterior_ranks, posterior_report
+from .posterior_peers import peers
+from .posterior_problems import COVARIANCES, NOISES, Problem, gaussian_problems, mixture_problems
+from .toys import excess_kl, kl_floor, mode_report, sliced_wasserstein
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+FLOOR_SAMPLES = 2048
+# Stand-ins for the deterministic baselines are elsewhere: a point has no spread to compare.
+SAMPLING = [name for name, method in METHODS.items() if not method.deterministic]
+HEADLINE = {
+    "spectrum": {"method": "moment-matching", "covariance": "spectrum", "sampler": "dpm++2m-sde"},
+    "jacobian": {"method": "moment-matching", "covariance": "jacobian", "sampler": "dpm++2m"},
+    "isotropic": {"method": "moment-matching", "covariance": "isotropic", "sampler": "dpm++2m-sde"},
+}
+SPREAD_OF_PROBLEMS = [
+    Problem("inpainting", "stationary", 0.1),
+    Problem("inpainting", "stationary", 0.01),
+    Problem("inpainting", "nonstationary", 0.1),
+    Problem("blur", "stationary", 0.1),
+    Problem("mri", "stationary", 0.1),
+    Problem("radon", "stationary", 0.1),
+]
+
+
+class Rows:
+    """Measured rows, one JSON line each, keyed by section, problem and method."""
+
+    def __init__(self, path: Path, again: bool):
+        self.path, self.again = path, again
+        path.parent.mkdir(exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows = {self._key(row): row for row in map(json.loads, lines)}
+
+    @staticmethod
+    def _key(row: dict[str, Any]) -> tuple[str, str, str]:
+        return row["section"], row["problem"], row["method"]
+
+    def measure(self, section: str, problem: str, method: str, run: Callable[[], dict]) -> None:
+        """Add the row unless it is there already; a failure is a row that says so."""
+        key = (section, problem, method)
+        if key in self.rows and not self.again:
+            return
+        began = time.perf_counter()
+        try:
+            values = run()
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:
+            values = {"failed": f"{type(error).__name__}: {error}"[:160]}
+        row = {"section": section, "problem": problem, "method": method, **values}
+        row["seconds"] = round(time.perf_counter() - began, 1)
+        self.rows[key] = row
+        print("  ".join(f"{k} {_shown(v)}" for k, v in row.items() if k != "section"), flush=True)
+        # Appended, so that pieces may run side by side; of two rows the later one counts.
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def of(self, section: str) -> list[dict[str, Any]]:
+        return [row for row in self.rows.values() if row["section"] == section]
+
+
+def score_gaussian(problem: Problem, samples: Tensor) -> dict[str, float]:
+    """Excess KL in nats, the mean's error in posterior standard deviations, covariance errors."""
+    x = samples.detach().cpu().double().flatten(1)
+    post = problem.posterior
+    mean, cov = post.mean[0].flatten(), post.cov[0]
+    if not bool(torch.isfinite(x).all()):
+        return {"excess": math.inf}
+    found = torch.cov(x.T)
+    shift = x.mean(0) - mean
+    mahalanobis = (shift @ torch.linalg.solve(cov, shift) / len(mean)).sqrt()
+    return {
+        "excess": excess_kl(x, mean, cov),
+        "floor": kl_floor(len(mean), FLOOR_SAMPLES),
+        "mean_error": float(mahalanobis),
+        "cov_error": float((found - cov).norm() / cov.norm()),
+        "trace": float(found.trace() / cov.trace()),
+        "samples": len(x),
+    }
+
+
+def run_ours(problem: Problem, count: int, **options: Any) -> tuple[Tensor, dict[str, Any]]:
+    """(samples (n, *event), cost) of one solve."""
+    rec = solve(
+        problem.y,
+        problem.operator,
+        problem.prior,
+        noise_std=problem.noise_std,
+        num_samples=count,
+        batch_size=4096,
+        **options,
+    )
+    cost = {"nfe": rec.nfe, "vjps": rec.vjps, "forward_equivalents": rec.forward_equivalents}
+    return rec.samples[:, 0], {**cost, "runs": rec.method}
+
+
+def targets(rows: Rows, samples: int) -> None:
+    """The three covariances of moment matching, on every Gaussian problem."""
+    problems = sorted(gaussian_problems(), key=lambda problem: problem.covariance != "stationary")
+    for problem in problems:
+        for name, options in HEADLINE.items():
+            # The bounds that need the small scatter of many samples are those on stationary ones.
+            fine = problem.covariance == "stationary" and name != "isotropic"
+            count = samples if fine else min(samples, 2048)
+
+            def run(problem=problem, options=options, count=count) -> dict:
+                x, cost = run_ours(problem, count, **options)
+                return {**score_gaussian(problem, x), **cost}
+
+            rows.measure("targets", problem.name, name, run)
+
+
+def methods(rows: Rows, samples: int) -> None:
+    """Every method, at its defaults and at its paper's settings."""
+    for problem in SPREAD_OF_PROBLEMS:
+        for name in SAMPLING:
+            for preset in ("default", *METHODS[name].presets):
+                if preset != "default" and problem is not SPREAD_OF_PROBLEMS[0]:
+                    continue
+
+                def run(problem=problem, name=name, preset=preset) -> dict:
+                    x, cost = run_ours(problem, min(samples, 2048), method=name, preset=preset)
+                    return {**score_gaussian(problem, x), **cost}
+
+                label = name if preset == "default" else f"{name}, {preset}"
+                rows.measure("methods", problem.name, label, run)
+
+
+def others(rows: Rows, samples: int) -> None:
+    """deepinv and azula on the problems of the methods' table."""
+    for problem in SPREAD_OF_PROBLEMS:
+        for name, peer in peers(problem).items():
+
+            def run(problem=problem, peer=peer) -> dict:
+                x, nfe, vjps = peer(min(samples, 2048))
+                cost = {"nfe": nfe, "vjps": vjps, "forward_equivalents": nfe + 2 * vjps}
+                return {**score_gaussian(problem, x), **cost}
+
+            rows.measure("peers", problem.name, name, run)
+
+
+def mixtures(rows: Rows, samples: int) -> None:
+    """Posteriors with several modes: sliced Wasserstein distance and mode weights."""
+    count = min(samples, 2048)
+    for problem in mixture_problems():
+        exact = problem.exact_samples(2 * count)
+
+        def score(x: Tensor, exact=exact, problem=problem) -> dict:
+            other = sliced_wasserstein(exact[:count], exact[count:])
+            wasserstein = sliced_wasserstein(x, exact[:count])
+            weights = mode_weights(problem, x)
+            gap = 0.5 * (weights - problem.posterior.weights[0]).abs().sum()
+            stray = mode_report(x, problem.prior).stray if problem.covariance == "modes-2d" else 0.0
+            floor = {"wasserstein_floor": other, "stray": stray}
+            return {"wasserstein": wasserstein, "mode_error": float(gap), **floor}
+
+        for name in ("exact", *HEADLINE, *[m for m in SAMPLING if m != "moment-matching"]):
+
+            def run(problem=problem, name=name, score=score, exact=exact) -> dict:
+                if name == "exact":
+                    return {**score(exact[count:]), "nfe": 0, "vjps": 0}
+                options = HEADLINE.get(name, {"method": name})
+                x, cost = run_ours(problem, count, **options)
+                return {**score(x), **cost}
+
+            rows.measure("mixtures", problem.name, name, run)
+
+
+def mode_weights(problem: Problem, x: Tensor) -> Tensor:
+    """Mean responsibility of each component of the prior for the samples, (K,)."""
+    prior = problem.prior
+    joint = prior._log_joint(*prior._project(x.double(), None), x.double())
+    return torch.softmax(joint, 1).mean(0)
+
+
+def write_auto_table(rows: Rows) -> None:
+    """For each budget and operator the cheapest method within its bound, else the most exact."""
+    path = HERE.parents[1] / "inverse_score" / "assets" / "auto_methods.json"
+    names = {"inpainting": "Mask", "blur": "GaussianBlur", "mri": "CartesianMRI", "radon": "Radon"}
+    measured = [row for row in rows.of("targets") + rows.of("methods") if "excess" in row]
+    chosen = {
+        budget: posterior_report.best_by_operator(measured, budget, names, HEADLINE)
+        for budget in ("fast", "accurate")
+    }
+    path.write_text(json.dumps(chosen, indent=2) + "\n")
+    auto_table.cache_clear()
+
+
+SECTIONS: dict[str, Callable[[Rows, int], None]] = {
+    "targets": targets,
+    "methods": methods,
+    "peers": others,
+    "mixtures": mixtures,
+    "ranks": posterior_ranks.measure,
+    "cost": posterior_cost.measure,
+}
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    everything = [*SECTIONS, "picture"]
+    parser.add_argument("--only", nargs="+", choices=everything, default=everything)
+    parser.add_argument("--samples", type=int, default=16384)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--write-table", action="store_true")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    rows = Rows(RESULTS / "posteriors.jsonl", options.again)
+    for name in options.only:
+        if name == "picture":
+            posterior_picture.draw(HERE.parents[1] / "examples" / "pictures" / "posteriors.png")
+        else:
+            SECTIONS[name](rows, options.samples)
+    if options.write_table:
+        write_auto_table(rows)
+    text = posterior_report.report(rows, NOISES, COVARIANCES)
+    (RESULTS / "posteriors.md").write_text(text)
+    print(text)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()
