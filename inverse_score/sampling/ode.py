@@ -105,7 +105,12 @@ def odeint(
     ends = [math.log(sde.ratio(t)), math.log(sde.ratio(s))]
     grid = torch.tensor(ends, dtype=dtype, device=first.device)
     options = {"norm": norm, "dtype": dtype}
-    path = solve(slope, state, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
+
+    def within(log_ratio: Tensor, y: Any) -> Any:
+        # The trial step that chooses the first step size may leap out of the range.
+        return slope(log_ratio.clamp(min(ends), max(ends)), y)
+
+    path = solve(within, state, grid, rtol=rtol, atol=atol, method="dopri5", options=options)
     return path[-1] if isinstance(state, Tensor) else tuple(part[-1] for part in path)
 
 

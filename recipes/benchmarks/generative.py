@@ -26,11 +26,15 @@ _BATCH = 64
 def likelihood(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """Bits per dimension of one image, dequantized by a draw of its own."""
     x = item.load()[None]
-    options = {key: value for key, value in case.operator.items() if key != "name"}
     bits, info = bits_per_dim(
-        x, run.prior, seed=run.definition.seed, items=[item.number], return_info=True, **options
+        x,
+        run.prior,
+        seed=run.definition.seed,
+        items=[item.number],
+        return_info=True,
+        **case.operator,
     )
-    return {"scores": {"bits_per_dim": float(bits[0])}, "nfe": info.nfe, "vjps": None}
+    return {"scores": {"bits_per_dim": float(bits[0])}, "nfe": info["nfe"], "vjps": info["vjps"]}
 
 
 def samples(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def _draw(run: Run, row: Row, count: int, network: Any) -> tuple[list, int]:
             **row.options,
         )
         drawn.append(network(_bytes(x)))
-        nfe = info.nfe
+        nfe = info["nfe"]
     return drawn, nfe
 
 

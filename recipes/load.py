@@ -1,0 +1,134 @@
+"""A recipe from YAML: which one, its prior, its operator's numbers, its method's options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import operators
+from inverse_score.errors import BadInput
+from inverse_score.io.config import build, check_keys, dump_yaml, load_yaml
+
+from .class_conditional import class_conditional
+from .colorization import colorization
+from .compressed_sensing import compressed_sensing
+from .ct import ct
+from .deblurring import deblurring
+from .inpainting import inpainting
+from .mri import mri
+from .pictures import read_mask
+from .super_resolution import super_resolution
+
+Name = Literal[
+    "mri",
+    "ct",
+    "inpainting",
+    "colorization",
+    "class-conditional",
+    "deblurring",
+    "super-resolution",
+    "compressed-sensing",
+]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The YAML's sections. operator: numbers and file names; method: options of `solve`.
+
+    A file can name no code: names resolve through tables, and an unknown key is an error.
+    """
+
+    recipe: Name
+    prior: str
+    operator: dict = field(default_factory=dict)
+    method: dict = field(default_factory=dict)
+
+    def text(self) -> str:
+        """YAML that `load` reads back."""
+        return dump_yaml(self)
+
+
+def load(source: str | Path | dict[str, Any]) -> Any:
+    """The recipe of a YAML file or mapping, ready to call; BadInput suggests the nearest key."""
+    mapping = source if isinstance(source, dict) else load_yaml(source)
+    folder = Path() if isinstance(source, dict) else Path(source).parent
+    recipe = build(Recipe, mapping)
+    make, keys = _MAKERS[recipe.recipe]
+    check_keys(recipe.operator, keys, "operator")
+    return make(recipe.prior, dict(recipe.operator), dict(recipe.method), folder)
+
+
+def _mri(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    mask = operator.pop("mask", None)
+    if mask is not None:
+        mask = read_mask(folder / mask)
+    return mri(prior, mask, **operator, **method)
+
+
+def _ct(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    for key in ("size", "views"):
+        if key not in operator:
+            raise BadInput(f"operator.{key} is missing")
+    span = math.radians(operator.pop("range_degrees", 180.0))
+    views = operator.pop("views")
+    angles = torch.arange(views, dtype=torch.float64) * span / views
+    scanner = {key: operator.pop(key) for key in _SCANNER if key in operator}
+    radon = operators.Radon(operator.pop("size"), angles, **scanner)
+    return ct(prior, radon, **operator, **method)
+
+
+def _inpainting(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    if "mask" not in operator:
+        raise BadInput("operator.mask is missing: a picture, white where the image is known")
+    return inpainting(prior, read_mask(folder / operator.pop("mask")), **operator, **method)
+
+
+def _compressed_sensing(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    missing = [key for key in ("shape", "measurements", "noise_std") if key not in operator]
+    if missing:
+        raise BadInput(f"operator.{missing[0]} is missing")
+    noise_std = operator.pop("noise_std")
+    shape, count = operator.pop("shape"), operator.pop("measurements")
+    A = operators.CompressedSensing(tuple(shape), count, **operator)
+    return compressed_sensing(prior, A, noise_std=noise_std, **method)
+
+
+def _class(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    if "label" not in operator:
+        raise BadInput("operator.label is missing: the class to draw")
+    classifier = operator.pop("classifier", f"{prior}-classifier")
+    return class_conditional(prior, classifier, operator.pop("label"), **operator, **method)
+
+
+def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    def make(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+        return function(prior, **operator, **method)
+
+    return make
+
+
+_SCANNER = (
+    "detectors", "geometry", "pixel_size", "detector_spacing", "detector_offset",
+    "source_distance", "detector_distance",
+)  # fmt: skip
+_MAKERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "mri": (_mri, ("mask", "noise_std", "maps", "scale")),
+    "ct": (
+        _ct,
+        ("size", "views", "range_degrees", *_SCANNER, "value", "I0", "mu_water", "noise_std"),
+    ),
+    "inpainting": (_inpainting, ("mask", "noise_std", "paper")),
+    "colorization": (_plain(colorization), ("weights", "noise_std", "paper")),
+    "class-conditional": (_class, ("classifier", "label", "scale")),
+    "deblurring": (_plain(deblurring), ("std", "noise_std", "paper")),
+    "super-resolution": (_plain(super_resolution), ("factor", "noise_std", "paper")),
+    "compressed-sensing": (
+        _compressed_sensing,
+        ("shape", "measurements", "transform", "seed", "noise_std", "paper"),
+    ),
+}
