@@ -17,7 +17,7 @@ def likelihood(
     files: list[Path] = typer.Argument(..., metavar="FILES...", help="Images, or folders of them."),
     prior: str = typer.Option(..., "--prior", help="A prior file, or the name of a shipped one."),
     count: int = typer.Option(None, "--count", min=1, help="At most so many images."),
-    levels: int = typer.Option(256, "--levels", min=2, help="Grey levels of one data unit range."),
+    levels: int = typer.Option(256, "--levels", min=2, help="Grey levels of a picture, 0 to 1."),
     probes: int = typer.Option(None, "--probes", min=1, help="Of the Hutchinson trace estimate."),
     crop: tuple[int, int] = typer.Option(None, "--crop", help="Central height and width."),
     seed: int = typer.Option(0, "--seed"),
@@ -27,8 +27,10 @@ def likelihood(
 ) -> None:
     """Log-likelihood (nats) and bits per dimension of each image, by the probability-flow ODE.
 
-    Images are read as in training: pictures in [0, 1], CT in HU. Pictures of integer grey levels
-    are dequantized uniformly (Theis et al. 2016), so that bits/dim bounds their entropy coding.
+    Images are read as in training: pictures in [0, 1], CT in HU, magnitudes over their volume's
+    scale. Pictures are dequantized uniformly (Theis et al. 2016), so that their bits/dim are an
+    upper bound for a lossless code of --levels grey levels; for all others it is the density's, in
+    those units, and may be negative.
     """
     from ..data import ImageFolder
     from ..io.priors import load_prior
@@ -55,24 +57,24 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row an image: name, nats, bits_per_dim."""
     from ..io.names import printable
-    from ..likelihood import bits_per_dim
+    from ..likelihood import bits_per_dim, log_likelihood
     from ..training.items import Items, collate
 
     items = Items(folder, seed, crop=crop, shuffle=False)
+    options: dict[str, Any] = {} if probes is None else {"trace": "hutchinson", "probes": probes}
     rows = []
     for first in range(0, len(folder), batch_size):
         numbers = range(first, min(first + batch_size, len(folder)))
         images, _, _ = collate([items[number] for number in numbers])
-        options: dict[str, Any] = (
-            {} if probes is None else {"trace": "hutchinson", "probes": probes}
-        )
-        bits = bits_per_dim(
-            images.to(prior.device), prior, levels=levels, seed=seed, items=numbers, **options
-        )
-        nats = -bits * images[0].numel() * math.log(2)
-        for number, b, n in zip(numbers, bits.tolist(), nats.tolist(), strict=True):
+        images, options = images.to(prior.device), {**options, "seed": seed, "items": numbers}
+        unit = images[0].numel() * math.log(2)
+        if folder.unit == "picture":
+            bits = bits_per_dim(images, prior, levels, **options)
+        else:
+            bits = -log_likelihood(images, prior, **options) / unit
+        for number, value in zip(numbers, bits.tolist(), strict=True):
             name = printable(folder.images[number].name)
-            rows.append({"name": name, "bits_per_dim": b, "nats": n})
+            rows.append({"name": name, "bits_per_dim": value, "nats": -value * unit})
     return rows
 
 

@@ -288,6 +288,7 @@ class Run:
 
     def save_prior(self, measured: Mapping[str, Any]) -> None:
         card = {**self.config.card, "training": self._history(), **measured}
+        self.averaged.card = card
         if self.classifies:
             save_classifier(self.averaged, self.folder / CLASSIFIER, self.plan.architecture, card)
         else:
@@ -320,15 +321,13 @@ class Run:
         loop = self.config.train
         if self.workers.first and loop.measure and not self.classifies:
             self._draw_samples(self.folder / "samples.png")
-            source = self.held_out or Items(
-                self.items.source, self.config.seed, range=self.items.range, crop=self.items.crop,
-                shuffle=False,
-            )  # fmt: skip
+            kept_out = self.held_out is not None and self.held_out.count != 1
+            source = self.held_out if kept_out else self._unvaried()
             with self._precision():
                 measured = measure(
                     self.averaged,
                     stack(source, loop.evaluate_items),
-                    held_out=self.held_out is not None,
+                    held_out=kept_out,
                     batch_size=loop.batch_size,
                 )
             advice = suggest(stack(self.items, 512), self.averaged.sde, self.averaged.t_min)
@@ -338,6 +337,13 @@ class Run:
             self.progress.note(f"{len(self.skipped)} images could not be read: {names}")
         self.workers.wait()
         return self.averaged
+
+    def _unvaried(self) -> Items:
+        """The training images in their own order, neither flipped nor cut at random."""
+        items = self.items
+        return Items(
+            items.source, self.config.seed, range=items.range, crop=items.crop, shuffle=False
+        )
 
     def _draw_samples(self, path: Path) -> None:
         """A grid of samples at the training images' size; nothing for points."""
