@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,16 +58,80 @@ class Style:
         return heads
 
 
+def add(h: Tensor, x: Tensor) -> Tensor:
+    """h + x, in h's memory where nothing needs the old h: h must be a result of its caller's."""
+    return h + x if torch.is_grad_enabled() else h.add_(x)
+
+
+def scaled_sum(h: Tensor, x: Tensor, scale: float) -> Tensor:
+    """scale (h + x), in h's memory as in `add`."""
+    h = add(h, x)
+    if scale == 1.0:
+        return h
+    return h * scale if torch.is_grad_enabled() else h.mul_(scale)
+
+
+def silu(h: Tensor) -> Tensor:
+    """h sigmoid(h), in h's memory as in `add`."""
+    return functional.silu(h, inplace=not torch.is_grad_enabled())
+
+
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the size; by Winograd's filtering where that is faster."""
+    """A 3x3 convolution that keeps the size; by Winograd's filtering where that is faster.
+
+    Without gradients the transformed kernels are kept, four times the weights' memory, up to
+    `kept_bytes` for all layers of a process; a change of the weights is noticed.
+    """
+
+    kept_bytes: ClassVar[int] = 2 << 30
+    _kept_now: ClassVar[int] = 0
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1)
+        self._kernels: tuple[tuple, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if winograd.pays(x, self.weight):
-            return winograd.conv3x3(x, self.weight, self.bias)
-        return super().forward(x)
+        if not winograd.possible(x, self.weight):
+            return super().forward(x)
+        kernels = self._kept_kernels(x)
+        if kernels is not None or winograd.pays(x, kept=False):
+            return winograd.conv3x3(x, self.weight, self.bias, kernels)
+        # At few pixels the layout of the weights decides, and theirs is this one.
+        y = super().forward(x.contiguous())
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def _kept_kernels(self, x: Tensor) -> Tensor | None:
+        """The transformed kernels of these weights, where they may be kept; else None."""
+        weight = self.weight
+        frozen = not (torch.is_grad_enabled() and weight.requires_grad)
+        if not frozen or type(weight) is not nn.Parameter or weight.is_inference():
+            return None
+        if not winograd.pays(x, kept=True):
+            return None
+        # Not the address alone: another tensor may come to lie where this one was.
+        state = (weight._version, weight.data_ptr())
+        if self._kernels is None or self._kernels[0] != state:
+            self.forget()
+            needed = weight.numel() * weight.element_size() * 4
+            if Conv3x3._kept_now + needed > self.kept_bytes:
+                return None
+            with torch.inference_mode(False), torch.no_grad():
+                self._kernels = (state, winograd.transform_kernels(weight.detach()))
+            Conv3x3._kept_now += needed
+        return self._kernels[1]
+
+    def forget(self) -> None:
+        """Free the kept kernels."""
+        if self._kernels is not None:
+            Conv3x3._kept_now -= self._kernels[1].numel() * self._kernels[1].element_size()
+            self._kernels = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kernels": None}
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_kernels") is not None:
+            self.forget()
 
 
 class Conv1x1(nn.Conv2d):
@@ -112,19 +176,17 @@ class ResBlock(nn.Module):
         self.skip = initialise(Conv1x1(in_channels, out_channels)) if project else None
 
     def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
-        h = functional.silu(self.norm0(x))
-        h = self.conv0(self.resample(h))
-        h = self.modulate(h, emb)
-        h = functional.dropout(functional.silu(h), self.style.dropout, self.training)
-        h = self.shortcut(x) + self.conv1(h)
-        return h if self.style.skip_scale == 1.0 else h * self.style.skip_scale
+        h = self.conv0(self.resample(silu(self.norm0(x))))
+        h = silu(self.modulate(h, emb))
+        h = functional.dropout(h, self.style.dropout, self.training)
+        return scaled_sum(self.conv1(h), self.shortcut(x), self.style.skip_scale)
 
     def modulate(self, h: Tensor, emb: Tensor | None) -> Tensor:
         if self.dense is None or emb is None:
             return self.norm1(h)
         features = self.dense(emb)[:, :, None, None]
         if not self.style.scale_shift:
-            return self.norm1(h + features)
+            return self.norm1(add(h, features))
         scale, shift = features.chunk(2, dim=1)
         return torch.addcmul(shift, self.norm1(h), 1 + scale)
 
@@ -138,8 +200,8 @@ class ResBlock(nn.Module):
             x = self.resample(x)
             return x if self.skip is None else self.skip(x)
         # A 1x1 convolution commutes with the filter; before it, it has a quarter of the pixels.
-        x = self.skip(x, bias=False)
-        return self.resample(x) + self.skip.bias[:, None, None]  # type: ignore[index]
+        x = self.resample(self.skip(x, bias=False))
+        return add(x, self.skip.bias[:, None, None])  # type: ignore[index]
 
 
 class Attention(nn.Module):
@@ -157,8 +219,8 @@ class Attention(nn.Module):
         h = self.qkv(self.norm(x).permute(0, 2, 3, 1).reshape(batch, -1, channels))
         q, k, v = h.reshape(batch, -1, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
         h = self.proj(attend(q, k, v).transpose(1, 2).reshape(batch, -1, channels))
-        h = x + h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-        return h if self.skip_scale == 1.0 else h * self.skip_scale
+        h = h.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return scaled_sum(h, x, self.skip_scale)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

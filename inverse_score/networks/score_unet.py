@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .layers import (
     Attention,
@@ -22,6 +21,8 @@ from .layers import (
     Style,
     downsample,
     initialise,
+    scaled_sum,
+    silu,
     upsample,
 )
 
@@ -48,7 +49,7 @@ class Head(nn.Module):
         self.conv = initialise(Conv3x3(in_channels, out_channels), scale)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.conv(functional.silu(self.norm(h)))
+        return self.conv(silu(self.norm(h)))
 
 
 class Level(nn.Module):
@@ -218,7 +219,7 @@ class ScoreUNet(nn.Module):
                 pyramid = downsample(pyramid, self.style.taps)
                 h = level.pyramid(pyramid, h)
             elif self.pyramid_in == "residual":
-                h = pyramid = (level.pyramid(pyramid) + h) * self.style.skip_scale
+                h = pyramid = scaled_sum(level.pyramid(pyramid), h, self.style.skip_scale)
             skips.append(h)
         return skips
 
@@ -235,7 +236,7 @@ class ScoreUNet(nn.Module):
                 if pyramid is None:
                     pyramid = level.head(h)
                 else:
-                    h = pyramid = (level.pyramid(pyramid) + h) * self.style.skip_scale
+                    h = pyramid = scaled_sum(level.pyramid(pyramid), h, self.style.skip_scale)
             if level.resample is not None:
                 h = level.change_size(h, emb)
         return pyramid if self.head is None else self.head(h)  # type: ignore[return-value]

@@ -19,27 +19,45 @@ from torch.nn import functional
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 _TILE, _TAPS = 4, 3
 _PATCH = _TILE + _TAPS - 1
-# Below these the transforms cost more than the products save.
-_MIN_CHANNELS, _MIN_PIXELS = 64, 256
+# Below these the transforms cost more than the products save; the first number of pixels is for
+# kernels transformed beforehand, the second for those transformed in every call.
+_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 64, 1024
 # Tiles a strip: its 36 matrices stay in the cache of one core.
 _STRIP = 512
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether the transformed convolution of x by weight is the faster one and exact enough."""
+def possible(x: Tensor, weight: Tensor) -> bool:
+    """Whether the transformed convolution is exact enough, and there for this device."""
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and min(weight.shape[:2]) >= _MIN_CHANNELS
-        and x.shape[0] * x.shape[2] * x.shape[3] >= _MIN_PIXELS
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W."""
-    y = _Conv3x3.apply(x, weight) if torch.is_grad_enabled() else _convolve(x, weight)
-    return y if bias is None else y + bias[:, None, None]
+def pays(x: Tensor, kept: bool) -> bool:
+    """Whether it is the faster one, with kernels kept from an earlier call or not."""
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    return pixels >= (_MIN_PIXELS_KEPT if kept else _MIN_PIXELS)
+
+
+def conv3x3(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Tensor | None = None
+) -> Tensor:
+    """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W.
+
+    kernels: transform_kernels(weight), where it is known; it is not differentiated.
+    """
+    if kernels is not None:
+        y = _convolve(x, kernels)
+    elif torch.is_grad_enabled():
+        y = _Conv3x3.apply(x, weight)
+    else:
+        y = _convolve(x, transform_kernels(weight))
+    if bias is None:
+        return y
+    return y + bias[:, None, None] if torch.is_grad_enabled() else y.add_(bias[:, None, None])
 
 
 class _Conv3x3(torch.autograd.Function):
@@ -49,7 +67,7 @@ class _Conv3x3(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return _convolve(x, weight)
+        return _convolve(x, transform_kernels(weight))
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -69,12 +87,11 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, dx, dweight):  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        return _convolve(dx, weight) + _convolve(x, dweight)
+        return _convolve(dx, transform_kernels(weight)) + _convolve(x, transform_kernels(dweight))
 
 
-def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    kernels = _transform_kernels(weight)
     outer, _, inner = _matrices(x.dtype)
     strips = []
     for tiles in _strips(_tiles(x, 1, _PATCH)):
@@ -106,11 +123,12 @@ def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     return gradient.reshape(_TAPS, _TAPS, out_channels, in_channels).permute(2, 3, 0, 1)
 
 
-def _transform_kernels(weight: Tensor) -> Tensor:
+def transform_kernels(weight: Tensor) -> Tensor:
     """G g G^T of every kernel: (36, C, O)."""
     out_channels, in_channels = weight.shape[:2]
-    kernels = _matrices(weight.dtype)[1] @ weight.reshape(-1, _TAPS**2).t()
-    return kernels.reshape(-1, out_channels, in_channels).transpose(1, 2)
+    flat = weight.transpose(0, 1).reshape(-1, _TAPS**2)
+    kernels = _matrices(weight.dtype)[1] @ flat.t()
+    return kernels.reshape(-1, in_channels, out_channels)
 
 
 def _tiles(x: Tensor, border: int, size: int) -> Tensor:

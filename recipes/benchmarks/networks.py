@@ -3,7 +3,8 @@
     python -m recipes.benchmarks.networks CLONES [--only parity|speed] [--save]
 
 CLONES as in reference_networks. Both tables run both implementations on the same weights and
-inputs in one process on the CPU; speed takes turns between the two and keeps the best of --repeats.
+inputs in one process on one CPU thread; speed takes turns between the two and keeps the best of
+--repeats, in processor seconds.
 """
 
 from __future__ import annotations
@@ -108,9 +109,9 @@ def _forward(calls: dict, x: Tensor, t: Tensor, repeats: int) -> tuple[dict[str,
         for _ in range(repeats + 1):
             for who, (network, call) in calls.items():
                 network.eval()
-                start = time.perf_counter()
+                start = time.process_time()
                 outputs[who] = call(x, t)
-                times[who].append(time.perf_counter() - start)
+                times[who].append(time.process_time() - start)
     gap = (outputs["ours"] - outputs["theirs"]).norm() / outputs["theirs"].norm()
     return {who: min(found[1:]) for who, found in times.items()}, gap.item()
 
@@ -123,9 +124,9 @@ def _training(calls: dict, x: Tensor, t: Tensor, repeats: int) -> dict[str, floa
     }
     for _ in range(repeats + 1):
         for who, (_, call) in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()
             train(call, optimizers[who], x, t)
-            times[who].append(time.perf_counter() - start)
+            times[who].append(time.process_time() - start)
     return {who: min(found[1:]) for who, found in times.items()}
 
 
