@@ -148,7 +148,12 @@ class Radon(LinearOperator):
 
         As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views.
         """
-        whole, place = self.full()
+        try:
+            whole, place = self.full()
+        except ValueError as error:
+            raise AttributeError(
+                f"Radon has a transform only on equispaced views: {error}"
+            ) from error
         index = torch.from_numpy(place)
         mask = torch.zeros(1, 1, whole.out_shape[1], 1)
         mask[:, :, index] = 1.0

@@ -43,7 +43,7 @@ def fold(theta: np.ndarray, s: np.ndarray, square: bool, pixels: int) -> Folding
         found = _folding(theta, s, group)
         if _fits(found, len(theta)) and len(found.theta) < len(best.theta):
             return found
-    for group in ("K4", "C2"):
+    for group in ("K4", "C2", "R4") if square else ("K4", "C2"):
         found = _folding(theta, s, group)
         if _fits(found, len(theta)) and len(found.theta) < 0.8 * len(best.theta):
             return found
@@ -75,6 +75,10 @@ def _reduced(
         # (theta, s) and (theta + pi, -s) are one line.
         half = np.floor((theta + 1e-10) / math.pi)
         return theta - half * math.pi, np.where(half % 2 == 0, s, -s), zero, zero
+    if group == "R4":
+        # Quarter turns alone, for detectors that are not centred.
+        k = np.floor(np.mod(theta + 1e-10, TURN) / QUARTER).astype(np.int64)
+        return np.mod(theta + 1e-10, TURN) - 1e-10 - k * QUARTER, s, k, zero
     negative = s < -1e-9
     s = np.abs(s)
     theta = np.mod(theta + np.where(negative, math.pi, 0.0) + 1e-10, TURN) - 1e-10

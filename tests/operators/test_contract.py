@@ -1,0 +1,246 @@
+import pytest
+import torch
+from dense_operator import dense, real
+from operator_zoo import NAMES, SIZES, draw, zoo
+
+from operators import (
+    Identity,
+    LinearOperator,
+    Mask,
+    as_channels,
+    as_complex,
+    check_adjoint,
+    conjugate_gradient,
+    vstack,
+)
+
+CASES = [(size, name) for size in SIZES for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def operators():
+    return {size: zoo(*size) for size in SIZES}
+
+
+@pytest.mark.parametrize(("size", "name"), CASES)
+def test_adjoint_is_exact_at_even_and_odd_sizes(operators, size, name):
+    A = operators[size][name]
+    assert check_adjoint(A) <= 1e-12
+    assert check_adjoint(A.T) <= 1e-12
+    assert A.T.T is A
+
+
+@pytest.mark.parametrize(("size", "name"), CASES[: len(NAMES)])
+def test_gradient_is_the_adjoint(operators, size, name):
+    A = operators[size][name]
+    batch = A.batch or 2
+    x = draw((batch, *A.in_shape), 1).requires_grad_()
+    y = draw((batch, *A.out_shape), 2, A.out_complex)
+    (grad,) = torch.autograd.grad(A(x), x, y)
+    torch.testing.assert_close(grad, A.T(y), rtol=1e-10, atol=1e-12)
+    yy = y.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(A.T(yy), yy, x.detach())
+    torch.testing.assert_close(grad, A(x.detach()), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "name"), CASES[: 2 * len(NAMES)])
+def test_normal_is_adjoint_of_forward(operators, size, name):
+    A = operators[size][name]
+    x = draw((A.batch or 2, *A.in_shape), 3)
+    torch.testing.assert_close(A.normal(x), A.T(A(x)), rtol=1e-10, atol=1e-10)
+    weights = draw((1, *A.out_shape), 4).abs()
+    torch.testing.assert_close(A.normal(x, weights), A.T(weights * A(x)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("size", "name"), CASES[: 2 * len(NAMES)])
+def test_solve_normal_equals_the_dense_solve(operators, size, name, weighted):
+    A = operators[size][name]
+    batch = A.batch or 2
+    b, rho = draw((batch, *A.in_shape), 5), torch.tensor([0.3, 1.1], dtype=torch.float64)
+    weights = draw((batch, *A.out_shape), 6).abs() if weighted else None
+    x = A.solve_normal(b, rho, weights, max_iter=2000)
+    for item in range(batch):
+        D = dense(A, item)
+        W = torch.ones(len(D), dtype=torch.float64)
+        if weighted:
+            W = real((weights * torch.ones_like(A(b)).abs())[[item]] * (1 + 0j)).reshape(-1, 2)
+            W = W[:, 0].repeat_interleave(2) if A.out_complex else W[:, 0]
+        M = D.T @ (W[:, None] * D) + rho[item] * torch.eye(D.shape[1], dtype=torch.float64)
+        expected = torch.linalg.solve(M, b[item].flatten())
+        torch.testing.assert_close(x[item].flatten(), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(("size", "name"), CASES[: 2 * len(NAMES)])
+def test_pinv_equals_the_dense_pseudoinverse(operators, size, name):
+    A = operators[size][name]
+    y = draw((A.batch or 2, *A.out_shape), 7, A.out_complex)
+    x = A.pinv(y, max_iter=5000)
+    expected = torch.linalg.pinv(dense(A)) @ real(y)[0]
+    torch.testing.assert_close(x[0].flatten(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_norm_is_the_largest_singular_value(operators, name):
+    A = operators[SIZES[1]][name]
+    found = A.norm(tol=1e-9, max_iter=5000)
+    assert found.shape == (() if A.batch is None else (A.batch,))
+    expected = torch.linalg.matrix_norm(dense(A), 2)
+    torch.testing.assert_close(found.reshape(-1)[0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "name"), CASES)
+def test_singular_vectors_are_orthonormal_and_give_the_operator(operators, size, name):
+    A = operators[size][name]
+    if not hasattr(A, "svd"):
+        return
+    svd, x = A.svd, draw((A.batch or 2, *A.in_shape), 8)
+    y = draw((A.batch or 2, *A.out_shape), 9, A.out_complex)
+    z = svd.Vt(x)
+    assert svd.s.ndim == z.ndim
+    torch.testing.assert_close(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1))
+    torch.testing.assert_close(svd.V(z), x)
+    torch.testing.assert_close(svd.U(svd.s * z), A(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(svd.V(svd.s * svd.Ut(y)), A.T(y), rtol=1e-6, atol=1e-6)
+    kept = draw(z.shape, 10) * (svd.s > 0)
+    torch.testing.assert_close(svd.Ut(svd.U(kept)), kept, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "name"), CASES)
+def test_transform_puts_the_measured_coefficients_in_place(operators, size, name):
+    A = operators[size][name]
+    if not hasattr(A, "transform") or name.startswith(("parallel", "flat", "arc")):
+        return
+    if "blur" in name:
+        return
+    transform, x = A.transform, draw((A.batch or 2, *A.in_shape), 11)
+    z = transform.T(x)
+    torch.testing.assert_close(transform.T_inv(z), x)
+    torch.testing.assert_close(transform.embed(A(x)), transform.mask * z, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_some_items_of_an_operator_act_as_they_do_among_all(operators, name):
+    A = operators[SIZES[1]][name]
+    x = draw((2, *A.in_shape), 12)
+    y = A(x)
+    for index in (1, slice(1, 2), [1], torch.tensor([1])):
+        torch.testing.assert_close(A[index](x[1:]), y[1:])
+    torch.testing.assert_close(A[[1, 0, 1]](x[[1, 0, 1]]), y[[1, 0, 1]])
+    torch.testing.assert_close(A[1].T(y[1:]), A.T(y)[1:])
+
+
+def test_num_measured_counts_real_numbers_per_item(operators):
+    A = operators[(8, 6)]
+    assert A["grayscale"].num_measured == 48
+    assert A["single coil, columns"].num_measured == 2 * 8 * 4
+    assert A["multi-coil, columns"].num_measured == 3 * 2 * 8 * 4
+    per_item = A["single coil per item"]
+    expected = 2 * per_item.mask.flatten(1).sum(1)
+    assert torch.equal(per_item.num_measured, expected)
+    assert A["mask of all channels"].num_measured == 3 * int(A["mask"].mask[0].sum())
+
+
+def test_conjugate_gradient_treats_items_apart_and_reports_each():
+    spectrum = torch.stack([torch.ones(6), torch.linspace(1, 50, 6)]).double()
+    b = draw((2, 6), 13)
+    x, info = conjugate_gradient(lambda v: spectrum[: len(v)] * v, b)
+    torch.testing.assert_close(x, b / spectrum)
+    assert info.iterations.tolist() == [1, 6]
+    assert bool(info.converged.all())
+    alone, _ = conjugate_gradient(lambda v: spectrum[1:] * v, b[1:])
+    assert torch.equal(alone[0], x[1])
+    _, short = conjugate_gradient(lambda v: spectrum * v, b, max_iter=2)
+    assert short.converged.tolist() == [True, False]
+    assert short.residual[1] > 1e-3
+
+
+def test_solve_reports_no_iteration_for_a_closed_form_and_some_for_cg(operators):
+    A = operators[(8, 6)]
+    b = draw((2, 2, 8, 6), 14)
+    _, info = A["single coil, grid"].solve_normal(b, 0.5, return_info=True)
+    assert info.iterations.tolist() == [0, 0]
+    _, info = A["multi-coil, grid"].solve_normal(b, 0.5, return_info=True)
+    assert bool((info.iterations > 2).all())
+    assert bool((info.residual <= 1e-12).all())
+
+
+def test_solve_normal_is_differentiable_in_b(operators):
+    A = operators[(8, 6)]["multi-coil, grid"]
+    b = draw((1, 2, 8, 6), 15).requires_grad_()
+    v = draw((1, 2, 8, 6), 16)
+    (grad,) = torch.autograd.grad(A.solve_normal(b, 0.4), b, v)
+    torch.testing.assert_close(grad, A.solve_normal(v, 0.4))
+
+
+def test_channels_and_complex_numbers_undo_each_other():
+    x = draw((2, 2, 3, 5), 17)
+    assert torch.equal(as_channels(as_complex(x)), x)
+    assert as_complex(x)[0, 1, 2] == torch.complex(x[0, 0, 1, 2], x[0, 1, 1, 2])
+
+
+def test_a_call_changes_nothing_and_dtype_follows_the_input(operators):
+    for name, A in operators[(9, 7)].items():
+        if name in ("scipy", "function"):
+            continue
+        before = set(vars(A))
+        x = draw((A.batch or 1, *A.in_shape), 18).float()
+        y = A(x)
+        assert y.real.dtype == torch.float32, name
+        assert A.T(y).dtype == torch.float32, name
+        assert A.solve_normal(x, 0.5).dtype == torch.float32, name
+        assert A.pinv(y).dtype == torch.float32, name
+        assert set(vars(A)) == before, name
+
+
+def test_check_adjoint_finds_a_wrong_adjoint_and_a_coupled_batch():
+    class Wrong(Identity):
+        def adjoint(self, y):
+            return 1.001 * y
+
+    class Coupled(Identity):
+        def forward(self, x):
+            return len(x) * x
+
+        adjoint = forward
+
+    with pytest.raises(ValueError, match="not the adjoint of A: relative gap"):
+        check_adjoint(Wrong((3, 4)))
+    with pytest.raises(ValueError, match="depends on the batch"):
+        check_adjoint(Coupled((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Identity((1, 4, 4))(torch.ones(1, 1, 4, 5)), r"must be \(B, 1, 4, 4\); got"),
+        (
+            lambda: Identity((2, 4, 4))(torch.ones(1, 4, 4, dtype=torch.complex64)),
+            "as_channels",
+        ),
+        (lambda: Identity((1, 2)) @ Identity((1, 3)), r"A takes real \(1, 2\), B gives real"),
+        (lambda: vstack([Identity((1, 2)), Identity((1, 3))]), "all operators take one x"),
+        (lambda: Identity((1, 2)) * torch.ones(2, 2), "a factor is"),
+        (lambda: Identity((2,)).solve_normal(torch.ones(1, 2), -1.0), "rho must be finite"),
+        (
+            lambda: Identity((2,)).solve_normal(torch.ones(1, 2), 1.0, -torch.ones(2)),
+            "weights must be real, finite and >= 0",
+        ),
+        (
+            lambda: Identity((2,)).solve_normal(torch.ones(1, 2), 1.0, torch.ones(3)),
+            r"weights must broadcast to y \(1, 2\); got \(3,\)",
+        ),
+        (
+            lambda: Mask(torch.ones(3, 1, 2, 2), (1, 2, 2))(torch.ones(2, 1, 2, 2)),
+            "parameters of 3 items",
+        ),
+        (
+            lambda: LinearOperator.from_function(lambda x: x + 1, (3,)),
+            r"f must be linear; f\(0\) is not 0",
+        ),
+        (lambda: as_complex(torch.ones(1, 3, 4)), "as_complex takes"),
+    ],
+)
+def test_misuse_is_one_clear_error(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
