@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
+from operators.coils import espirit
 from operators.fourier import fft2c, ifft2c
 
 # Of the half-width of k-space: samples beyond are noise and little else.
@@ -106,6 +107,15 @@ def low_resolution(kspace: Tensor, region: tuple[int, int]) -> Tensor:
     H, W = kspace.shape[-2:]
     window = _hann(H, region[0], kspace)[:, None] * _hann(W, region[1], kspace)[None]
     return ifft2c(kspace * window)
+
+
+def espirit_maps(kspace: Tensor, region: tuple[int, int]) -> Tensor:
+    """ESPIRiT maps (B, coils, H, W) from the calibration region (rows, columns) of each item."""
+    H, W = kspace.shape[-2:]
+    mask = torch.zeros(H, W, device=kspace.device)
+    top, left = H // 2 - region[0] // 2, W // 2 - region[1] // 2
+    mask[top : top + region[0], left : left + region[1]] = 1
+    return torch.stack([espirit(item, mask) for item in kspace])
 
 
 def low_resolution_maps(low: Tensor) -> Tensor:

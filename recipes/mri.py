@@ -19,6 +19,7 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
+from operators.coils import espirit
 from operators.linear import as_complex
 from operators.mri import CartesianMRI
 
@@ -139,7 +140,9 @@ class MRI:
         elif self.maps == "low-resolution" or kspace.shape[1] == 1:
             maps, kind = calibration.low_resolution_maps(low), "low-resolution"
         else:
-            maps, kind = calibration.espirit_maps(kspace, region), "espirit"
+            # Maps for every pixel: a threshold would cut the body's rim.
+            maps = torch.stack([espirit(k, mask, crop=0.0) for k in kspace])
+            kind = "espirit"
         return calibration.real_phase(maps, low), {**facts, "maps": kind}
 
     def _given_maps(self, kspace: Tensor) -> Tensor:

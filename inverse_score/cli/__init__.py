@@ -97,4 +97,18 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 # One line a command; each module registers itself with @app.command().
-from . import convert, doctor, export, info, likelihood, prepare, reconstruct, report, sample, train  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    benchmark,
+    convert,
+    doctor,
+    export,
+    info,
+    likelihood,
+    prepare,
+    reconstruct,
+    report,
+    sample,
+    simulate,
+    train,
+    verify,
+)
