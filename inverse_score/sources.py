@@ -22,7 +22,7 @@ from .io.scan import Scan
 
 FORMATS = ("pictures", "npz", "fastmri", "dicom", "nifti")
 # Data ranges (scale, offset): u = (data - offset) / scale.
-RANGES = {"pictures": (0.5, 0.5), "HU": (1000.0, 0.0)}
+RANGES = {"pictures": (0.5, 0.5), "HU": (1000.0, -500.0)}
 PERCENTILE = 99.5
 _SUFFIXES = {
     "pictures": {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"},

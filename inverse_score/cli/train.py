@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    config: Path = typer.Argument(..., metavar="CONFIG.yaml", help="What to train, on what."),
+    config: Path = typer.Argument(
+        None, metavar="[CONFIG.yaml]", help="What to train, on what; without it --set data.path=..."
+    ),
     set_: list[str] = typer.Option(
         [], "--set", metavar="KEY=VALUE", help="Override, as in train.steps=500; may repeat."
     ),
@@ -33,6 +35,8 @@ def train(
 ) -> None:
     """Train a prior; its file is OUT/prior.safetensors.
 
+    `inverse-score train --set data.path=FOLDER --out OUT` needs nothing else: pictures, DICOM,
+    NIfTI, fastMRI HDF5 or npz are told apart, and part of the files is held out.
     SIGINT and SIGTERM finish the step and save; --resume goes on exactly from there. Under
     `torchrun --nproc-per-node N -m inverse_score train ...` N processes share each batch.
     """
@@ -40,11 +44,12 @@ def train(
 
     from recipes.training_images import MRITrainingImages
 
-    from ..training.config import load_config
-    from ..training.loop import PRIOR
+    from ..io.config import override
+    from ..training.config import as_config, load_config
+    from ..training.loop import CLASSIFIER, PRIOR
     from ..training.loop import train as run
 
-    settings = load_config(config, set_)
+    settings = as_config(override({}, set_)) if config is None else load_config(config, set_)
     settings = replace(
         settings,
         out=settings.out if out is None else out,
@@ -60,7 +65,7 @@ def train(
     )
     if os.environ.get("RANK", "0") != "0":
         return
-    path = Path(settings.out) / PRIOR
+    path = Path(settings.out) / (CLASSIFIER if settings.loss.name == "classifier" else PRIOR)
     if json_:
         training = prior.card.get("training", {})
         print(json.dumps({"prior": str(path), **training}))

@@ -138,7 +138,8 @@ class LoopConfig:
 
     batch_size counts items a step over all processes; accumulate splits it into that many passes.
     minutes: stop after so long, with a checkpoint (resume goes on). checkpoint_minutes: between
-    checkpoints. precision "bfloat16" is autocast of the network alone. log_every, evaluate_every
+    checkpoints. precision "bfloat16" is autocast of the network alone,
+    and "auto" is that where the hardware computes it. log_every, evaluate_every
     and sample_every are in steps; 0 is never.
     """
 
@@ -153,7 +154,7 @@ class LoopConfig:
     sample_every: int = 0
     samples: int = 16
     sample_steps: int = 35
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool = False
     compile: bool = False
     device: str = "auto"

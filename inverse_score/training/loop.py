@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..errors import BadInput
 from ..io.atomic import write_text
 from ..io.config import dump_yaml, to_mapping
-from ..io.priors import save_classifier, save_prior
+from ..io.priors import read_header, save_classifier, save_prior
+from ..networks.precision import has_quick_bfloat16
 from ..prior import Prior
 from ..randomness import Noise
 from .config import TrainConfig, as_config, differences
@@ -31,7 +32,7 @@ from .measure import measure, stack, suggest
 from .plots import image_grid, level_chart, loss_chart, write_png
 from .setup import Plan, initialised, make_plan
 from .state import CHECKPOINT, EMA, load_checkpoint, read_progress, save_checkpoint
-from .workers import Workers, join
+from .workers import Workers, choose_device, join
 
 PRIOR, CLASSIFIER, CONFIG = "prior.safetensors", "classifier.safetensors", "config.yaml"
 
@@ -61,7 +62,7 @@ def train(
     the seed and the step. SIGINT and SIGTERM finish the step, save, and leave by
     KeyboardInterrupt or exit code 143. kspace_images: as in sources.list_images.
     """
-    config = as_config(config)
+    config = _settled(as_config(config))
     if dataset is None:
         from ..data import from_config
 
@@ -359,6 +360,18 @@ class Run:
             first = first.square().sum(1).sqrt()
         low, high = (torch.quantile(first.flatten()[:1_000_000], q).item() for q in (0.005, 0.995))
         write_png(path, image_grid(images, low, high))
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    """config with what this machine and `init_from` decide filled in."""
+    data, loop = config.data, config.train
+    if config.init_from is not None and data.range is None:
+        scale, offset = read_header(config.init_from)["range"]
+        data = replace(data, range=(float(scale), float(offset)))
+    if loop.precision == "auto":
+        quick = has_quick_bfloat16(choose_device(loop.device))
+        loop = replace(loop, precision="bfloat16" if quick else "float32")
+    return replace(config, data=data, train=loop)
 
 
 def _going_on(folder: Path, resume: bool | str) -> bool:

@@ -134,12 +134,12 @@ def test_a_ct_series_is_in_hounsfield_units_unclipped_with_its_fixed_range(tmp_p
     write_dicom_series(tmp_path / "ct", volume, **tags)
     training, held_out, settings = from_config(as_config({"data": {"path": str(tmp_path / "ct")}}))
     assert held_out is None
-    assert settings.data.range == (1000.0, 0.0)
+    assert settings.data.range == (1000.0, -500.0)
     slices = torch.stack([training[k] for k in range(4)])
     np.testing.assert_allclose(
         np.sort(slices.numpy().ravel()), np.sort(volume.ravel()) - 1024.0, atol=1e-3
     )
-    assert Items(training, 0, range=(1000.0, 0.0))[0][0].max() <= 2.076 + 1e-6
+    assert Items(training, 0, range=(1000.0, -500.0))[0][0].max() <= 2.576 + 1e-6
 
 
 def test_an_mr_series_is_divided_by_one_scale_of_its_volume(tmp_path):

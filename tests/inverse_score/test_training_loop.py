@@ -52,7 +52,7 @@ def config(folder: Path, steps: int = 6, **train_options) -> dict:
         "data": {"crop": [8, 10], "flip": True},
         "train": {
             "steps": steps, "batch_size": 4, "log_every": 2, "evaluate_every": 3,
-            "evaluate_items": 4, "measure": False, **train_options,
+            "evaluate_items": 4, "measure": False, "precision": "float32", **train_options,
         },
     }  # fmt: skip
 
@@ -278,14 +278,18 @@ def test_the_suggested_levels_and_rates_are_those_of_the_paper():
 
 
 def test_training_can_start_from_a_prior(tmp_path):
-    train(config(tmp_path / "first", steps=2), dataset=blobs)
+    first = config(tmp_path / "first", steps=2)
+    first["data"] = {"range": [2.0, 0.5]}
+    train(first, dataset=blobs)
     start = tmp_path / "first" / "prior.safetensors"
     settings = config(tmp_path / "second", steps=1)
+    settings["data"] = {}
     settings |= {"network": {"name": "unet"}, "init_from": str(start)}
     settings["optimizer"] = {"lr": 1e-12, "warmup": 0}
     prior = train(settings, dataset=blobs)
     first = load_prior(start)
     assert prior.sde == first.sde
+    assert prior.range == first.range == (2.0, 0.5)
     for name, tensor in first.network.state_dict().items():
         torch.testing.assert_close(prior.network.state_dict()[name], tensor, rtol=0, atol=1e-9)
 
