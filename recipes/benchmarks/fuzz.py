@@ -142,7 +142,9 @@ def attempt(target: Target, content: bytes, folder: Path) -> str:
 
 def work(targets: list[Target], first: int, count: int, seed: int, pipe: int) -> None:
     """Try files first to count - 1, telling each before and after; runs in a child process."""
-    with tempfile.TemporaryDirectory() as name, open(os.devnull, "w") as null:  # noqa: PTH123
+    shm = Path("/dev/shm")
+    place = shm if shm.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as name, open(os.devnull, "w") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
         for number in range(first, count):
@@ -168,12 +170,23 @@ def run(targets: list[Target], count: int, seed: int = 0) -> list[tuple[int, str
                 if fields is None:
                     break
                 results.append((int(fields[0]), fields[1], float(fields[2]), float(fields[3])))
+                _tell(targets, results)
             else:
                 if len(results) < count:
                     results.append((len(results), "crash", 0.0, 0.0))
+                    _tell(targets, results)
                 continue
             results.append((len(results), "hang", float(SECONDS), 0.0))
+            _tell(targets, results)
     return results
+
+
+def _tell(targets: list[Target], results: list[tuple[int, str, float, float]]) -> None:
+    """Failures as they come, and every thousandth file, on stderr."""
+    number, outcome, seconds, grown = results[-1]
+    if outcome not in ("read", "refused") or number % 1000 == 999:
+        name = targets[number % len(targets)].name
+        print(f"{number} {name}: {outcome} ({seconds:.2f} s, {grown:.0f} MB)", file=sys.stderr)
 
 
 @contextlib.contextmanager
