@@ -7,6 +7,7 @@ c gives noise and scale times |c|, and the same maps up to the phase of c.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -100,6 +101,14 @@ def calibration_region(mask: Tensor) -> tuple[int, int]:
             "are complete. Give coil maps (sens_maps), or a mask with a sampled centre"
         )
     return min(rows, H), min(columns, W)
+
+
+def central_box(shape: Sequence[int], region: tuple[int, int]) -> Tensor:
+    """bool (H, W): 1 in the calibration region."""
+    box = torch.zeros(tuple(shape), dtype=torch.bool)
+    top, left = (n // 2 - r // 2 for n, r in zip(shape, region, strict=True))
+    box[max(top, 0) : top + region[0], max(left, 0) : left + region[1]] = True
+    return box
 
 
 def low_resolution(kspace: Tensor, region: tuple[int, int]) -> Tensor:

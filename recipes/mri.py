@@ -26,7 +26,9 @@ from operators.mri import CartesianMRI
 from . import calibration
 from .problem import Problem
 
-MAPS = ("espirit", "low-resolution")
+MAPS = ("auto", "espirit", "low-resolution")
+# Calibration lines from which ESPIRiT gains on low-resolution maps, which cost nothing.
+ESPIRIT_LINES = 24
 
 
 def mri(
@@ -36,7 +38,7 @@ def mri(
     *,
     noise_std: float | None = None,
     noise_scan: Tensor | None = None,
-    maps: str = "espirit",
+    maps: str = "auto",
     scale: float | None = None,
     **options: Any,
 ) -> MRI:
@@ -44,7 +46,8 @@ def mri(
 
     prior: of complex images (2 channels, real and imaginary), a Prior, a path or a shipped name.
     mask: (W,) or (H, W) of 0 and 1; None takes the columns of kspace that are not zero.
-    sens_maps: (coils, H, W) complex; None estimates them as `maps` says. noise_std: per real and
+    sens_maps: (coils, H, W) complex; None estimates them as `maps` says ("auto": ESPIRiT where
+    there are 24 calibration lines). noise_std: per real and
     imaginary part, in units of kspace, the same in every coil; noise_scan: (coils, N) samples of
     noise to whiten the coils with; None of both takes each coil's from the border of k-space.
     scale: image units of the prior's 1; None takes the 99 % quantile of a quick reconstruction
@@ -72,7 +75,7 @@ class MRI:
     sens_maps: Tensor | None = None
     noise_std: float | None = None
     noise_scan: Tensor | None = None
-    maps: str = "espirit"
+    maps: str = "auto"
     scale: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -137,13 +140,18 @@ class MRI:
             low, facts = calibration.low_resolution(kspace, region), {"calibration": list(region)}
         if self.sens_maps is not None:
             maps, kind = self._given_maps(kspace), "given"
-        elif self.maps == "low-resolution" or kspace.shape[1] == 1:
+        elif self._quick_maps(kspace, region):
             maps, kind = calibration.low_resolution_maps(low), "low-resolution"
         else:
+            box = calibration.central_box(mask.shape, region).to(mask.device)
             # Maps for every pixel: a threshold would cut the body's rim.
-            maps = torch.stack([espirit(k, mask, crop=0.0) for k in kspace])
+            maps = torch.stack([espirit(k, box, crop=0.0) for k in kspace])
             kind = "espirit"
         return calibration.real_phase(maps, low), {**facts, "maps": kind}
+
+    def _quick_maps(self, kspace: Tensor, region: tuple[int, int]) -> bool:
+        small = self.maps == "auto" and min(region) < ESPIRIT_LINES
+        return kspace.shape[1] == 1 or self.maps == "low-resolution" or small
 
     def _given_maps(self, kspace: Tensor) -> Tensor:
         maps = torch.as_tensor(self.sens_maps)
