@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Conv1x1, Conv3x3
+from .convolutions import Conv1x1, Conv3x3
 from .score_network import ScoreNetwork, config_of
 
 # Stages of residual blocks: (width in units of ngf, halves the size, dilation).

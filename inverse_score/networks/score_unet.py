@@ -8,23 +8,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .layers import (
-    Attention,
+from .convolutions import (
     Conv1x1,
     Conv3x3,
     FilteredConv,
     NearestConv,
-    NoiseEmbedding,
     Resampling,
-    ResBlock,
     StridedConv,
-    Style,
     downsample,
     initialise,
-    scaled_sum,
-    silu,
     upsample,
 )
+from .layers import Attention, NoiseEmbedding, ResBlock, Style, scaled_sum, silu
 
 
 class Combine(nn.Module):

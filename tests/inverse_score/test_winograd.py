@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from inverse_score.networks import winograd
-from inverse_score.networks.layers import FilteredConv, downsample, upsample
+from inverse_score.networks.convolutions import Conv3x3, FilteredConv, downsample, upsample
 
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 7), (5, 1), (34, 9)])
@@ -94,3 +94,39 @@ def test_filtered_downsampling_convolution_is_the_filter_then_every_second_pixel
     filtered = _upfirdn(x, torch.outer(line, line) / 64, pad=(2, 2))
     want = functional.conv2d(filtered, layer.weight, layer.bias)[:, :, ::2, ::2]
     torch.testing.assert_close(layer(x), want)
+
+
+def test_kept_kernels_follow_the_weights():
+    """In-place changes, new storage and other modules' weights are all noticed."""
+    torch.manual_seed(0)
+    layer, x = Conv3x3(64, 64), torch.randn(1, 64, 16, 16)
+
+    def check():
+        with torch.no_grad():
+            torch.testing.assert_close(
+                layer(x), functional.conv2d(x, layer.weight, layer.bias, padding=1),
+                rtol=1e-3, atol=1e-4,
+            )  # fmt: skip
+        assert layer._kernels is not None
+
+    check()
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    check()
+    layer.load_state_dict({k: 3 * v for k, v in layer.state_dict().items()}, assign=True)
+    check()
+    layer.weight.data = layer.weight.data + 1
+    check()
+
+
+def test_memory_of_kept_kernels_is_bounded_and_given_back():
+    torch.manual_seed(0)
+    x, before = torch.randn(1, 64, 16, 16), Conv3x3._kept_now
+    layers = [Conv3x3(64, 64) for _ in range(3)]
+    with torch.no_grad():
+        for layer in layers:
+            layer(x)
+    assert Conv3x3._kept_now == before + 3 * 4 * 64 * 64 * 9 * 4
+    for layer in layers:
+        layer.forget()
+    assert Conv3x3._kept_now == before

@@ -10,7 +10,8 @@ from itertools import count
 
 from torch import nn
 
-from ...networks.layers import FilteredConv, NearestConv, ResBlock, StridedConv
+from ...networks.convolutions import FilteredConv, NearestConv, StridedConv
+from ...networks.layers import ResBlock
 from ...networks.ncsnv2 import NCSNv2
 from ...networks.score_network import ScoreNetwork
 from ...networks.score_unet import Combine, Level, ScoreUNet
