@@ -266,3 +266,23 @@ def test_a_link_out_of_the_folder_is_seen_through(tmp_path):
 def test_terminal_escapes_and_direction_marks_are_not_printed():
     assert printable("a\x1b[2Jb\r\nc‮d\x9bm") == "a[2Jb cdm"
     assert len(printable("x" * 10**6)) == 200
+
+
+def test_a_heap_that_never_ends_is_refused_and_not_walked(tmp_path):
+    """libhdf5 would loop for ever on a free object of size 0, deaf to Ctrl-C."""
+    path = tmp_path / "loop.h5"
+    with h5py.File(path, "w") as file:
+        file["note"] = "kept in a global heap"
+        file["kspace"] = KSPACE
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    place = heap + 16
+    while content[place : place + 2] != b"\0\0":
+        place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
+    content[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(content)
+    with (
+        guard.open_hdf5(path) as file,
+        pytest.raises(BadInput, match=f"its heap at byte {heap} does not end"),
+    ):
+        guard.read_text(file, "note")
