@@ -4,7 +4,7 @@
 
 DATA is a folder that `inverse-score prepare NAME` filled. Prints two tables: denoising of held-out
 images by noise level against non-local means and total variation, both with their strength tuned
-on the very images (of eight), and how near samples come to training images. Writes a grid of
+on the very images (of five), and how near samples come to training images. Writes a grid of
 samples to FOLDER/NAME-samples.png.
 """
 
@@ -24,8 +24,8 @@ from inverse_score.prior import Prior
 from inverse_score.training.plots import image_grid, write_png
 from recipes.priors import datasets
 
-LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-STRENGTHS = (0.3, 0.45, 0.6, 0.8, 1.0, 1.3, 1.8, 2.5)
+LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5)
+STRENGTHS = (0.4, 0.6, 0.8, 1.1, 1.6)
 SIZES = {"brain-mri": 128, "body-ct": 128, "photo-patches": 64, "digits": 28}
 
 
@@ -67,7 +67,9 @@ def denoising_table(prior: Prior, images: Tensor, strong: int = 6) -> list[str]:
     imaginary part that is zero would help them. `strong` images are given to the slow methods
     (and to the prior: all columns are of the same images).
     """
-    u = prior.from_data(images[:: max(1, len(images) // strong)][:strong])
+    images = images[:: max(1, len(images) // strong)][:strong]
+    side = min(160, *images.shape[2:])
+    u = prior.from_data(torch.stack([_middle(image, side) for image in images]))
     shown = slice(0, 1) if u.shape[1] == 2 else slice(None)
     lines = ["| noise | prior | total variation | non-local means | gain over the better |"]
     lines.append("|---|---|---|---|---|")
@@ -97,8 +99,7 @@ def memory_table(prior: Prior, name: str, data: Path, samples: Tensor, count: in
     size = SIZES[name]
     train, held_out = datasets(data, size)
     library = torch.stack([train[i] for i in range(count)])
-    middle = [image[..., : size, : size] if name == "digits" else _middle(image, size)
-              for image in held_out[:64]]  # fmt: skip
+    middle = [_middle(held_out[k], size) for k in range(min(64, len(held_out)))]
     fresh = torch.stack([train[count + i] for i in range(64)])
     lines = ["| images | nearest: median | smallest |", "|---|---|---|"]
     rows = {
@@ -136,7 +137,9 @@ def main() -> None:
     arguments = parser.parse_args()
     prior = load_prior(arguments.prior or arguments.name)
     _, held_out = datasets(arguments.data)
-    print("\n".join(denoising_table(prior, torch.stack(held_out[:200]))), flush=True)
+    images = [held_out[k] for k in range(len(held_out))][:200]
+    images = [item[0] if isinstance(item, tuple) else item for item in images]
+    print("\n".join(denoising_table(prior, torch.stack(images))), flush=True)
     samples = draw(prior, arguments.name, arguments.samples, arguments.steps)
     print(
         "\n".join(
