@@ -14,7 +14,6 @@ they finish and are kept in results/training.md.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import tempfile
@@ -339,17 +338,28 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of all numbers of steps")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    store = RESULTS / ".training.json"
-    kept = json.loads(store.read_text()) if store.exists() else {}
     for name in arguments.only.split(","):
         lines = SECTIONS[name](arguments.scale)
         print("\n".join([f"## {TITLES[name]}", "", *lines, ""]), flush=True)
-        kept[name] = lines
-        write_text(store, json.dumps(kept, indent=1) + "\n")
+        keep(name, lines)
+
+
+def keep(name: str, lines: list[str]) -> None:
+    """Put one section among those of earlier runs, and write results/training.md anew."""
+    path = RESULTS / "training.md"
+    heads = {f"## {title}": key for key, title in TITLES.items()}
+    kept: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line in heads:
+            current = kept.setdefault(heads[line], [])
+        else:
+            current.append(line)
+    kept[name] = ["", *lines, ""]
     order = [name for name in SECTIONS if name in kept]
-    body = "\n".join("\n".join([f"## {TITLES[n]}", "", *kept[n], ""]) for n in order)
+    body = "\n".join("\n".join([f"## {TITLES[n]}", *kept[n]]) for n in order)
     text = f"# Training\n\n`python -m recipes.benchmarks.training`, one CPU thread.\n\n{body}"
-    write_text(RESULTS / "training.md", text)
+    write_text(path, text.rstrip() + "\n")
 
 
 if __name__ == "__main__":
