@@ -31,7 +31,8 @@ def _chain(sde: SDE, count: int, t: float) -> tuple[float, float, float]:
     if isinstance(sde, VPSDE):
         step = (sde.beta_max - sde.beta_min) / (count - 1)
         beta = (sde.beta_min + i * step) / count
-        return math.sqrt(1 - beta), beta, beta
+        # Their betas pass 1 below 20 steps, where the chain has no meaning.
+        return math.sqrt(1 - beta) if beta < 1 else math.nan, beta, beta
     if not isinstance(sde, VESDE):
         raise ValueError(f"score_sde_pytorch has no chain for {sde.name!r} beyond Euler's")
     ratio = math.log(sde.sigma_max / sde.sigma_min) / (count - 1)
