@@ -27,7 +27,7 @@ PERCENTILE = 99.5
 _SUFFIXES = {
     "pictures": {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"},
     "npz": {".npz", ".npy"},
-    "fastmri": {".h5", ".hdf5"},
+    "fastmri": {".h5", ".hdf5", ".mrd"},
     "nifti": {".nii", ".gz"},
     "dicom": {".dcm", ".ima", ""},
 }
@@ -281,9 +281,9 @@ def _scan_images(path: Path, name: str, format: str, kspace_images: Any) -> list
         scan, group = read_nifti(path), name
         slices: Slices = scan.__getitem__
     else:
-        from .io.fastmri import open_fastmri
+        from .io.reading import read_scan
 
-        scan = open_fastmri(path)
+        scan = read_scan(path, kind="kspace")
         slices = _kspace_slices(scan, kspace_images)
         group = _person_of(path) or name
     volume = Volume(slices, len(scan), name)
