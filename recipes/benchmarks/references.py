@@ -106,15 +106,13 @@ def azula_sampler(name: str) -> Callable[..., Tensor]:
         sde = prior.sde
         ends = [math.log(sde.ratio(times[-1])), math.log(sde.ratio(times[0]))]
 
-        def time_of(u: Tensor) -> float:
-            t = sde.time(math.exp(ends[0] + u.item() * (ends[1] - ends[0])))
-            return min(max(t, times[-1]), times[0])
+        def time_of(u: Tensor) -> Tensor:
+            t = sde.time(torch.exp(ends[0] + u.double() * (ends[1] - ends[0])))
+            return t.clamp(times[-1], times[0])
 
         class Schedule:
             def __call__(self, u):
-                t = time_of(u)
-                as_tensor = torch.tensor([sde.alpha(t), sde.sigma(t)], dtype=torch.float64)
-                return as_tensor[0], as_tensor[1]
+                return sde.alpha(time_of(u)), sde.sigma(time_of(u))
 
             def alpha(self, u):
                 return self(u)[0]
@@ -126,7 +124,7 @@ def azula_sampler(name: str) -> Callable[..., Tensor]:
             schedule = Schedule()
 
             def forward(self, x_t, t, **_):
-                return azula.denoise.DiracPosterior(mean=prior.denoise(x_t, time_of(t)))
+                return azula.denoise.DiracPosterior(mean=prior.denoise(x_t, time_of(t).item()))
 
         run = getattr(azula.sample, name)
         solve = run(Denoiser(), steps=len(times) - 1, silent=True, dtype=torch.float64)
