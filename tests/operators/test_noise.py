@@ -38,7 +38,7 @@ def test_std_may_differ_by_item_or_entry():
     noisy = add_gaussian(y, torch.tensor([1.0, 3.0]), seed=1)
     ratio = float(noisy[1].std() / noisy[0].std())
     assert abs(ratio / 3 - 1) < 0.1
-    entries = add_gaussian(y, torch.linspace(0, 1, 60), seed=1)
+    entries = add_gaussian(y, torch.linspace(0, 1, 60).expand(1, 1, 60, 60), seed=1)
     assert not entries[..., 0].any()
 
 

@@ -1,6 +1,6 @@
-"""What each operator measures and what its pseudo-inverse recovers, on photographs and a phantom.
+"""What each operator measures and what its pseudo-inverse recovers, on photographs.
 
-    python examples/operators.py [--size 128] [--out examples/pictures/operators.png]
+    python examples/forward_operators.py [--size 128] [--out examples/pictures/operators.png]
 
 Each column: the measurements y = A x (magnitudes on a log scale for k-space), below pinv(y), for
 CT the filtered backprojection.
@@ -40,15 +40,16 @@ def photograph(size: int) -> torch.Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)[None].float()
 
 
-def head(size: int) -> torch.Tensor:
-    """(1, 1, size, size): a slice of scikit-image's MR head volume."""
-    image = resize(data.brain()[5].astype(float), (size, size), anti_aliasing=True)
-    return torch.from_numpy(image / image.max())[None, None].float()
+def gray_photograph(size: int) -> torch.Tensor:
+    """(1, 1, size, size) in [0, 1], 0 outside the inscribed disc: scikit-image's cameraman."""
+    image = torch.from_numpy(resize(data.camera(), (size, size), anti_aliasing=True)).float()
+    c = torch.linspace(-1, 1, size)
+    return (image * (torch.hypot(c, c[:, None]) < 0.98))[None, None]
 
 
 def cases(size: int) -> list[tuple[str, LinearOperator, torch.Tensor]]:
     """(title, operator, x)."""
-    colour, gray = photograph(size), head(size)
+    colour, gray = photograph(size), gray_photograph(size)
     shape = tuple(colour.shape[1:])
     random = torch.rand(1, size, size, generator=torch.Generator().manual_seed(0)) < 0.3
     complex_ = torch.cat([gray, torch.zeros_like(gray)], 1)

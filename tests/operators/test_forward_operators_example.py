@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "operators.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "forward_operators.py"
 
 
 def test_example_draws_every_operator(tmp_path, monkeypatch):
@@ -19,6 +19,6 @@ def test_example_draws_every_operator(tmp_path, monkeypatch):
         assert picture.std() > 0.02, title
         assert np.isfinite(example.measured(A(x))).all(), title
     out = tmp_path / "operators.png"
-    monkeypatch.setattr(sys, "argv", ["operators.py", "--size", "32", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["forward_operators.py", "--size", "32", "--out", str(out)])
     example.main()
     assert out.stat().st_size > 1000
