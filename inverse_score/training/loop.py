@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -143,6 +143,7 @@ class Run:
             write_text(self.folder / CONFIG, dump_yaml(self.config))
             self.log = Log(self.folder, self.step)
             self.progress = Progress(loop.steps, self.step)
+            self._skip(getattr(self.items.source, "complaints", ()))
         began = saved = time.monotonic()
         for images, labels, complaints in self._batches():
             loss = self._update(images, labels)
@@ -228,10 +229,7 @@ class Run:
         value = self._mean_loss() if due else None
         if not self.workers.first:
             return
-        for complaint in set(complaints) - self.skipped.keys():
-            self.skipped[complaint] = step
-            self.progress.note(f"skipped: {complaint}")
-            self.log.write(step=step, skipped=complaint)
+        self._skip(complaints)
         self.progress.step(step, loss.item() if value is None else value, loop.batch_size)
         if value is not None:
             lr = self.optimizer.param_groups[0]["lr"]
@@ -242,6 +240,14 @@ class Run:
             self._evaluate()
         if loop.sample_every and step % loop.sample_every == 0 and step < loop.steps:
             self._draw_samples(self.folder / f"samples-{step:07d}.png")
+
+    def _skip(self, complaints: Iterable[str]) -> None:
+        """Name each image or file that cannot be read, once."""
+        for complaint in complaints:
+            if complaint not in self.skipped:
+                self.skipped[complaint] = self.step
+                self.progress.note(f"skipped: {complaint}")
+                self.log.write(step=self.step, skipped=complaint)
 
     def _mean_loss(self) -> float:
         """The mean over the steps since the last log entry, and over all processes."""
@@ -335,7 +341,7 @@ class Run:
             self.save_prior({**measured, "suggestions": advice})
         if self.workers.first and self.skipped:
             names = "; ".join(list(self.skipped)[:5])
-            self.progress.note(f"{len(self.skipped)} images could not be read: {names}")
+            self.progress.note(f"{len(self.skipped)} files or images could not be read: {names}")
         self.workers.wait()
         return self.averaged
 

@@ -60,7 +60,7 @@ def test_one_damaged_picture_among_many_is_named_once_and_passed_over(tmp_path, 
     train(settings)
     said = capsys.readouterr().err
     assert said.count("skipped: 3.png is no readable picture") == 1
-    assert "1 images could not be read: 3.png" in said
+    assert "1 files or images could not be read: 3.png" in said
     assert sum("skipped" in entry for entry in read_log(tmp_path / "run")) == 1
 
 
@@ -152,13 +152,23 @@ def test_an_mr_series_is_divided_by_one_scale_of_its_volume(tmp_path):
     )
 
 
-def test_a_damaged_dicom_file_is_named_and_the_others_are_used(tmp_path):
+def test_a_damaged_dicom_file_is_named_and_the_others_are_used(tmp_path, capsys):
     folder = write_dicom_series(tmp_path / "mr", RNG.integers(1, 900, (4, 6, 8)).astype(np.uint16))
     (folder / "bad.dcm").write_bytes(next(folder.iterdir()).read_bytes()[:300])
     found = list_images(folder)
     assert len(found.images) == 4
     assert len(found.complaints) == 1
     assert "bad.dcm" in found.complaints[0]
+    train(
+        {
+            "out": str(tmp_path / "run"), "data": {"path": str(folder)},
+            "network": {"name": "unet", "widths": [8], "blocks": 1, "embedding": 16},
+            "train": {"steps": 1, "batch_size": 2, "measure": False},
+        }
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert "skipped: bad.dcm" in said
+    assert "1 files or images could not be read: bad.dcm" in said
 
 
 def test_a_person_is_never_on_both_sides_of_a_split(tmp_path):
