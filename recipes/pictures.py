@@ -28,12 +28,24 @@ def read_picture(path: str | Path, channels: int | None = None) -> Tensor:
             f"{Path(path).name} has transparent pixels, whose colour means nothing; flatten it, "
             "or inpaint it with its own alpha as the mask"
         )
-    if channels == 1 and colours.shape[0] == 3:
+    return _in_channels(colours, channels, Path(path).name)
+
+
+def read_colours(path: str | Path, channels: int | None = None) -> Tensor:
+    """`read_picture` whose transparent pixels are read as they are stored."""
+    colours, _ = _split_alpha(_loaded(Path(path)), Path(path).name)
+    return _in_channels(colours, channels, Path(path).name)
+
+
+def _in_channels(colours: Tensor, channels: int | None, name: str) -> Tensor:
+    if channels is None or channels == colours.shape[0]:
+        return colours
+    if channels == 1:
         weights = torch.tensor([0.299, 0.587, 0.114])
         return (weights[:, None, None] * colours).sum(0, keepdim=True)
-    if channels == 3 and colours.shape[0] == 1:
+    if channels == 3:
         return colours.expand(3, -1, -1).clone()
-    return colours
+    raise BadInput(f"{name} is a picture of 1 or 3 channels; the prior has {channels}")
 
 
 def read_mask(path: str | Path) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, BadPrior
+from .images import OPERATORS
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +63,10 @@ class Request:
         if self.samples < 1:
             raise ValueError(f"--samples must be at least 1; got {self.samples}")
         if self.operator not in CHANNELS:
-            raise ValueError(
-                f"--operator must be one of {', '.join(CHANNELS)}; got {self.operator!r}"
-            )
+            known = ", ".join((*CHANNELS, *OPERATORS))
+            raise ValueError(f"--operator must be one of {known}; got {self.operator!r}")
+        if not self.scans:
+            raise ValueError("no scan given: name files, folders or patterns")
 
 
 @dataclass

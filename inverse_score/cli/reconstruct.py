@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 @app.command()
 def reconstruct(
-    scans: list[str] = typer.Argument(help="Files, folders or patterns; fastMRI HDF5, ISMRMRD, "
-                                      "BART, NIfTI, npz, DICOM or sinogram HDF5."),
-    operator: str = typer.Option("mri", help="mri or ct."),
+    scans: list[str] = typer.Argument(None, help="Files, folders or patterns; fastMRI HDF5, "
+                                      "ISMRMRD, BART, NIfTI, npz, DICOM or sinogram HDF5."),
+    operator: str = typer.Option("mri", help="mri, ct; for pictures inpaint, colorize, deblur, "
+                                 "super-resolution or class."),
     acc: float | None = typer.Option(None, help="Acceleration of complete data, made here."),
-    mask: str | None = typer.Option(None, help="Kind of sampling pattern, or a file with one."),
+    mask: str | None = typer.Option(None, help="Kind of sampling pattern, or a file with one "
+                                    "(inpaint: a picture, white where the image is known)."),
     prior: str | None = typer.Option(None, help="Shipped name or file; default: the one that "
                                      "ships for the operator."),
     samples: int = typer.Option(8, help="Posterior samples a slice."),
@@ -55,14 +57,26 @@ def reconstruct(
     pages: bool = typer.Option(True, help="Write the HTML report and PNG previews."),
     json_: bool = typer.Option(False, "--json", help="Print summary.json."),
     quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+    label: int | None = typer.Option(None, help="class: which one to draw."),
+    guidance: float = typer.Option(1.0, help="class: strength of the classifier."),
+    blur: float = typer.Option(2.0, help="deblur: std of the Gaussian kernel, in pixels."),
+    factor: int = typer.Option(2, help="super-resolution: how much finer."),
 ) -> None:  # fmt: skip
     """Reconstruct scans: posterior samples, their mean, std, residual and the prior's share.
 
     A complete scan is undersampled by --acc and scored against itself; an undersampled one is
     reconstructed as it is. Research use only, not for diagnosis.
     """
+    from . import images
+
+    if operator in images.OPERATORS:
+        chosen = locals() | {"pictures": scans or []}
+        wanted = {key: chosen[key] for key in images.ImageRequest.__annotations__}
+        images.print_summary(images.reconstruct_images(images.ImageRequest(**wanted)), json_)
+        return
     from .plan import Request
 
+    scans = scans or []
     given = {key: value for key, value in locals().items() if key in Request.__annotations__}
     request = Request(**{**given, "shard": _shard(shard)})
     if dry_run:
