@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from inverse_score.errors import BadInput
-from inverse_score.io.priors import load_prior
+from inverse_score.io.priors import load_classifier, load_prior
 from inverse_score.training import load_config, train
 from recipes.priors import datasets, prepare
 from recipes.priors.bodies import AIR, other_patient
@@ -244,6 +244,19 @@ def test_each_definition_trains_a_few_steps_on_what_prepare_made(tmp_path, name)
     assert prior.card["not_for"] == config.card["not_for"]
     assert prior.event_shape == ({"brain-mri": 2}.get(name, 1), None, None)
     assert prior.range == {"body-ct": (1000, -500), "digits": (0.5, 0.5)}.get(name, (1, 0))
+
+
+def test_the_digit_classifier_trains_a_few_steps_and_only_digits_have_labels(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    dataset, _ = datasets(made(tmp_path / "a", "digits"), labels=True)
+    small = ["network.widths=[8, 8]", "train.steps=2", "train.batch_size=2", "train.measure=false",
+             "train.evaluate_every=0", f"out={tmp_path / 'run'}"]  # fmt: skip
+    train(load_config(prepare.FOLDER / "digits-classifier.yaml", small), dataset=dataset)
+    classifier = load_classifier(tmp_path / "run" / "classifier.safetensors")
+    assert classifier(torch.randn(3, 1, 28, 28), torch.ones(3)).shape == (3, 10)
+    with pytest.raises(BadInput, match="no labels"):
+        datasets(made(tmp_path / "b", "body-ct"), labels=True)
 
 
 def test_photographs_train_a_few_steps(tmp_path):
