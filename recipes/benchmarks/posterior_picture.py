@@ -14,7 +14,7 @@ from inverse_score.posterior import METHODS
 from .posterior_problems import Problem
 
 PIXELS = ((0, 1, 6), (0, 3, 3))
-COUNT = 2048
+COUNT = 512
 
 
 def draw(path: Path) -> None:
@@ -41,7 +41,7 @@ def draw(path: Path) -> None:
             if offset == 0:
                 ax.set_title(name, fontsize=9)
     figure.suptitle(
-        "True marginal (line) against 2048 samples (bars): an unobserved pixel of the Gaussian "
+        "True marginal (line) against 512 samples (bars): an unobserved pixel of the Gaussian "
         "problem, and a coordinate of 25 modes given their sum",
         fontsize=10,
     )

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from gaussian_problem import gaussian_prior
+
+from inverse_score import VESDE, Prior
+from inverse_score.posterior import ErrorSpectrum, error_spectrum, pixel_variance
+from inverse_score.posterior.covariance import dct, dct_matrix, idct
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (7, 10)])
+def test_the_dct_is_orthonormal_and_inverted_by_its_transpose(shape):
+    D = dct_matrix(shape[0], torch.empty(0, dtype=torch.float64))
+    torch.testing.assert_close(D @ D.T, torch.eye(shape[0], dtype=torch.float64))
+    x = torch.rand(2, 3, *shape, dtype=torch.float64)
+    torch.testing.assert_close(idct(dct(x)), x)
+
+
+def test_a_gaussian_priors_spectrum_is_the_diagonal_of_its_conditional_covariance():
+    """diag(F C_t F^T), C_t = (C^-1 + r^-2)^-1, within 5 standard errors of 4000 images."""
+    prior = gaussian_prior(spectrum=False)
+    images = prior.sample(4000, seed=3)
+    card = error_spectrum(prior, images, sigma=[0.05, 0.3], batch_size=4000)
+    F = torch.kron(*[dct_matrix(4, images)] * 2)
+    for level, r in enumerate(card["sigma"]):
+        C = torch.linalg.inv(torch.linalg.inv(prior.cov) + torch.eye(16) / r**2)
+        expected = (F @ C @ F.T).diagonal()
+        measured = torch.tensor(card["values"][level][0], dtype=torch.float64)
+        assert ((measured / expected - 1).abs() < 5 * (2 / 4000) ** 0.5).all()
+    assert card["error_mean"][0] == pytest.approx(
+        float(torch.tensor(card["values"][0]).mean()), rel=1e-4
+    )
+
+
+def test_between_levels_the_spectrum_follows_the_closed_form_and_below_them_the_noise():
+    prior = gaussian_prior()
+    spectrum = ErrorSpectrum(prior.card["error_spectrum"])
+    like = torch.empty(1, 1, 4, 4, dtype=torch.float64)
+    F = torch.kron(*[dct_matrix(4, like)] * 2)
+    for r in (0.02, 0.11, 1.3):
+        C = torch.linalg.inv(torch.linalg.inv(prior.cov) + torch.eye(16) / r**2)
+        expected = (F @ C @ F.T).diagonal().reshape(4, 4)
+        assert (spectrum.at(r, like)[0, 0] / expected - 1).abs().max() < 0.25
+    lowest = spectrum.card["sigma"][0]
+    torch.testing.assert_close(spectrum.at(lowest / 2, like), spectrum.at(lowest, like) / 4)
+
+
+def test_a_batch_of_levels_equals_the_levels_one_by_one():
+    spectrum = ErrorSpectrum(gaussian_prior().card["error_spectrum"])
+    like, r = torch.empty(2, 1, 4, 4), torch.tensor([0.03, 0.7])
+    torch.testing.assert_close(
+        spectrum.at(r, like), torch.cat([spectrum.at(float(v), like) for v in r])
+    )
+
+
+def test_a_radial_spectrum_serves_another_image_size():
+    """A denoiser that leaves white noise of a known size: flat at every frequency and size."""
+    prior = Prior(lambda x, t: 0 * x, VESDE(), output="x0", event_shape=(1, None, None))
+    images = torch.randn(64, 1, 24, 20, generator=torch.Generator().manual_seed(0))
+    card = json.loads(json.dumps(error_spectrum(prior, images, sigma=[0.1, 1.0], bins="radial")))
+    at = ErrorSpectrum(card).at(0.3, torch.empty(1, 1, 31, 17))
+    assert at.shape == (1, 1, 31, 17)
+    assert (at[0, 0].flatten()[1:] - 1).abs().mean() < 0.1
+
+
+def test_three_channels_are_measured_along_their_own_directions():
+    """Grey images with small colour: the first direction is grey and holds nearly all error."""
+    prior = Prior(lambda x, t: 0 * x, VESDE(), output="x0", event_shape=(3, 8, 8))
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.randn(200, 1, 8, 8, generator=generator)
+    images = grey + 0.1 * torch.randn(200, 3, 8, 8, generator=generator)
+    spectrum = ErrorSpectrum(error_spectrum(prior, images, sigma=[0.1, 1.0]))
+    assert spectrum.directions[0].abs().min() > 0.55
+    c = spectrum.at(0.5, images[:1])[0].mean((1, 2))
+    assert c[0] > 100 * c[1]
+    torch.testing.assert_close(spectrum.inverse(spectrum.forward(images)), images)
+
+
+def test_the_pixel_variance_needs_no_spectrum():
+    plain, stored = gaussian_prior(spectrum=False), gaussian_prior()
+    assert pixel_variance(plain, (1, 4, 4)) == pytest.approx(0.15**2, rel=0.15)
+    assert pixel_variance(stored, (1, 4, 4)) == pytest.approx(0.15**2, rel=0.15)
+
+
+def test_a_wrong_card_or_image_is_an_error():
+    card = gaussian_prior().card["error_spectrum"]
+    with pytest.raises(ValueError, match="missing"):
+        ErrorSpectrum({"sigma": [1.0], "basis": "dct", "bins": "full"})
+    with pytest.raises(ValueError, match="levels x channels x bins"):
+        ErrorSpectrum({**card, "sigma": card["sigma"][:-1]})
+    with pytest.raises(ValueError, match="1 channels"):
+        ErrorSpectrum(card).at(0.1, torch.empty(1, 2, 4, 4))
+    with pytest.raises(ValueError, match="N >= 2"):
+        error_spectrum(gaussian_prior(), torch.zeros(1, 1, 4, 4))
