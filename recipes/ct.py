@@ -20,21 +20,20 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
-from operators.linear import LinearOperator
+from operators.ct import WATER, Radon, to_hounsfield
 
 from .problem import Problem
 
 VALUES = ("line_integral", "transmission", "counts")
-MU_WATER = 0.0193  # per mm, near 70 keV: the mean energy of a 120 kVp beam
 
 
 def ct(
     prior: Prior | str | Path,
-    radon: LinearOperator,
+    radon: Radon,
     *,
     value: str = "line_integral",
     I0: float | None = None,
-    mu_water: float = MU_WATER,
+    mu_water: float = WATER,
     noise_std: float | Tensor | None = None,
     **options: Any,
 ) -> CT:
@@ -63,10 +62,10 @@ class CT:
     """A prior and a scanner; see `ct`."""
 
     prior: Prior
-    radon: LinearOperator
+    radon: Radon
     value: str = "line_integral"
     I0: float | None = None
-    mu_water: float = MU_WATER
+    mu_water: float = WATER
     noise_std: float | Tensor | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -91,7 +90,7 @@ class CT:
         A = (self.mu_water / 1000) * self.radon
         water = torch.full((1, *self.radon.in_shape), 1000.0, dtype=p.dtype, device=p.device)
         # FBP before the offset is taken away: the square of air outside the object has none.
-        fbp = 1000 * (self.radon.fbp(p) / self.mu_water - 1)  # type: ignore[attr-defined]
+        fbp = to_hounsfield(self.radon.fbp(p), self.mu_water)
         facts = {"noise_std": float(torch.as_tensor(noise_std).float().median()), "scale": 1.0}
         return Problem(A, p - A(water), noise_std, torch.ones(len(p)), fbp, facts)
 

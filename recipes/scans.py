@@ -17,6 +17,7 @@ from torch import Tensor
 from inverse_score.errors import BadInput
 from inverse_score.io.scan import Scan, centre_crop
 from inverse_score.prior import Prior
+from operators.ct import Radon
 from operators.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 from operators.linear import as_complex
 
@@ -220,8 +221,6 @@ class CTScan(ScanRecipe):
 
     def radon(self) -> Any:
         """The projector of the views that are used; built once a process."""
-        from operators import Radon
-
         if "of these views" not in self._radon:
             geometry = self.scan.geometry
             angles = torch.from_numpy(self.scan.angles[self.mask])  # type: ignore[index]
@@ -231,6 +230,11 @@ class CTScan(ScanRecipe):
                 self.scan.shape[-1],
                 geometry["type"],
                 pixel_size=geometry["pixel_mm"],
+                detector_spacing=geometry["detector_spacing_mm"],
+                detector_offset=float(geometry.get("center_offset", 0.0))
+                * geometry["detector_spacing_mm"],
+                source_distance=geometry.get("source_origin_mm"),
+                detector_distance=geometry.get("origin_detector_mm"),
             )
         return self._radon["of these views"]
 
