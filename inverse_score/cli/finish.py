@@ -12,10 +12,14 @@ from ..io.commits import commit_bytes, commit_json
 from ..io.pictures import colour, png, to_bytes
 from ..io.results import RunFolder, Unit
 from ..io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
-from .work import output_paths, slice_results
+from .recipe_file import recipe_text
+from .work import middle, output_paths, slice_results
 
 if TYPE_CHECKING:
     from .plan import Plan
+
+# Held-out standard deviations beyond which a scan's denoising error is an alarm.
+FIT_LIMIT = 4.0
 
 
 def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
@@ -48,6 +52,8 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
         if plan.request.format_out and not bad:
             summary["scans"][-1]["exports"] = _exports(plan, scan, volume)
     commit_json(plan.request.out / "summary.json", summary)
+    recipe = recipe_text(plan.request, plan.prior_name)
+    commit_bytes(plan.request.out / "recipe.yaml", recipe.encode())
     if not failed:
         folder.finish()
     return summary
@@ -101,9 +107,27 @@ def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> di
         found["baseline"] = r.baseline
     if recipe.references:
         found["reference"] = next(iter(recipe.references))
+    if "simulated" in recipe.scan.facts:
+        found["simulated"] = str(recipe.scan.facts["simulated"])
+    found |= _fit(plan, scan, folder)
     if "acquisition" in recipe.scan.facts:
         found["acquisition"] = str(recipe.scan.facts["acquisition"])
     return found
+
+
+def _fit(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
+    """Whether the prior knows such images, in words: from the middle slice's denoising error."""
+    unit = Unit(scan, middle(plan.tasks[scan].slices), 0)
+    facts = folder.load(unit)[1] if folder.done(unit) else {}
+    if "fit_z" not in facts:
+        return {}
+    ratio, level, z = facts["fit_ratio"], facts["fit_level"], facts["fit_z"]
+    ok = abs(z) <= FIT_LIMIT
+    return {
+        "fit_ok": ok,
+        "fit": f"prior {'fits' if ok else 'may not fit'}: denoising error {ratio:.2g} times that "
+        f"of its held-out images at noise {level:.2g} ({z:+.1f} of their deviations)",
+    }
 
 
 def _method(plan: Plan, scan: int, folder: RunFolder) -> str:

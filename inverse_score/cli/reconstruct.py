@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def reconstruct(
+    context: typer.Context,
     scans: list[str] = typer.Argument(None, help="Files, folders or patterns; fastMRI HDF5, "
                                       "ISMRMRD, BART, NIfTI, npz, DICOM or sinogram HDF5."),
     operator: str = typer.Option("mri", help="mri, ct; for pictures inpaint, colorize, deblur, "
@@ -78,6 +79,15 @@ def reconstruct(
 
     scans = scans or []
     given = {key: value for key, value in locals().items() if key in Request.__annotations__}
+    if recipe is not None:
+        from .recipe_file import with_recipe
+
+        typed = {
+            name
+            for name in context.params
+            if context.get_parameter_source(name).name != "DEFAULT"  # type: ignore[union-attr]
+        }
+        given = with_recipe(given, recipe, typed)
     request = Request(**{**given, "shard": _shard(shard)})
     if dry_run:
         from .dry_run import dry_run as say

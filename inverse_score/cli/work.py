@@ -73,6 +73,8 @@ class Worker:
             arrays["zero_filled"] = _numpy(recipe.picture(problem.first_look[0]))
             arrays |= self._baseline(problem, task)
             facts |= {key: _single(value) for key, value in problem.facts.items()}
+            if unit.slice == middle(task.slices):
+                facts |= fit_facts(problem, rec, plan.prior)
         self.seconds["network"] += rec.seconds
         self.seconds["rest"] += time.perf_counter() - began - rec.seconds
         return arrays, facts
@@ -211,6 +213,31 @@ def _any_result(plan: Plan, folder: RunFolder, scan: int) -> SliceResult:
         if not folder.missing(units):
             return _joined(plan, folder, scan, k, units)
     raise PartialFailure(f"{plan.tasks[scan].name}: every slice failed; nothing was written")
+
+
+def middle(slices: range) -> int:
+    """The slice on which the prior's fit is checked."""
+    return slices[len(slices) // 2]
+
+
+def fit_facts(problem: Problem, rec: Any, prior: Any) -> dict[str, Any]:
+    """Denoising error of a sample over that of the prior's held-out images, at its worst level.
+
+    {} where the prior's card does not know the error of held-out images.
+    """
+    from ..fit import denoising_fit
+
+    if "error_mean" not in prior.card.get("error_spectrum", {}):
+        return {}
+    x = rec.samples[0]
+    u = x / problem.to_units(x.new_ones(x.shape))
+    levels, ratio, z = denoising_fit(u, prior)
+    worst = int(z[:, 0].abs().argmax())
+    return {
+        "fit_level": float(levels[worst]),
+        "fit_ratio": float(ratio[worst, 0]),
+        "fit_z": float(z[worst, 0]),
+    }
 
 
 def _single(value: Any) -> Any:

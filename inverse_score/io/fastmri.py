@@ -8,6 +8,7 @@ comes with undersampled files. The header is ISMRMRD XML in a string dataset.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ REFERENCES = ("ground_truth", "reconstruction_rss", "reconstruction_esc")
 ACQUISITIONS = frozenset(
     ("CORPD_FBK", "CORPDFS_FBK", "AXT1", "AXT1PRE", "AXT1POST", "AXT2", "AXFLAIR")
 )
+# What `simulate` writes; any other text could be about a patient.
+SIMULATED = re.compile(r"simulated from images: [a-z0-9 ,.e+-]{0,80}")
 _NAMESPACE = "{http://www.ismrm.org/ISMRMRD}"
 _COMPOUNDS = ({"real", "imag"}, {"r", "i"}, {"re", "im"})
 
@@ -183,6 +186,9 @@ def _facts(file, header: dict) -> dict[str, str | int | float]:
     acquisition = guard.attribute(file, "acquisition")
     if acquisition in ACQUISITIONS:
         facts["acquisition"] = str(acquisition)
+    simulated = guard.attribute(file, "simulated")
+    if isinstance(simulated, str) and SIMULATED.fullmatch(simulated):
+        facts["simulated"] = simulated
     for key in ("acceleration", "num_low_frequency"):
         number = _number(guard.attribute(file, key))
         if number is not None:

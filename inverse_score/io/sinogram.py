@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import BadInput
 from . import guard
 from .commits import committing
-from .fastmri import ImageSlice
+from .fastmri import SIMULATED, ImageSlice
 from .scan import Scan
 
 VALUES = ("line_integral", "transmission", "counts")
@@ -39,6 +39,9 @@ def open_sinogram(path: str | Path, *, nan: str = "refuse") -> Scan:
         data = guard.dataset(file, "sinogram", ndim=3, kinds="iuf")
         angles = _angles(file, data.shape, path.name)
         geometry = _geometry(file, data.shape, path.name)
+        facts, simulated = {}, guard.attribute(file, "simulated")
+        if isinstance(simulated, str) and SIMULATED.fullmatch(simulated):
+            facts["simulated"] = simulated
         references = {}
         if guard.has(file, "ground_truth"):
             truth = guard.dataset(file, "ground_truth", ndim=3, kinds="iuf").shape
@@ -58,6 +61,7 @@ def open_sinogram(path: str | Path, *, nan: str = "refuse") -> Scan:
         angles=angles,
         geometry=geometry,
         references=references,
+        facts=facts,
         nan=nan,  # type: ignore[arg-type]
     )
 

@@ -1,0 +1,69 @@
+"""`--recipe FILE`: the options of `reconstruct` from YAML, and the file saved beside each result.
+
+recipe: mri or ct; prior: name or file; operator: acc, mask, maps, noise_std, seed; method: method
+(or name), samples, steps, budget, baseline, and options of `solve`'s method. What is typed on the
+command line wins over the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .plan import Request
+
+OPERATOR_KEYS = ("acc", "mask", "maps", "noise_std", "seed", "nan")
+METHOD_KEYS = ("method", "samples", "steps", "budget", "baseline")
+
+
+def with_recipe(given: dict[str, Any], path: Path, typed: Collection[str]) -> dict[str, Any]:
+    """Options of `reconstruct` with a recipe's in place of those that were not typed."""
+    from ..errors import BadInput
+    from ..io.config import check_keys, load_yaml
+
+    mapping = load_yaml(path)
+    check_keys(mapping, ("recipe", "prior", "operator", "method"), path.name)
+    operator, method = (_section(mapping, key, path) for key in ("operator", "method"))
+    check_keys(operator, OPERATOR_KEYS, f"{path.name}, operator")
+    found = {**operator, **{key: method.pop(key) for key in METHOD_KEYS if key in method}}
+    if "recipe" not in mapping:
+        raise BadInput(f"{path.name}: `recipe` is missing: mri or ct")
+    found["operator"] = mapping["recipe"]
+    if "prior" in mapping:
+        found["prior"] = mapping["prior"]
+    if "mask" in found and (path.parent / str(found["mask"])).exists():
+        found["mask"] = str(path.parent / str(found["mask"]))
+    kept = {key: value for key, value in found.items() if key not in typed}
+    return {**given, **kept, "options": method}
+
+
+def recipe_text(request: Request, prior: str) -> str:
+    """YAML that `--recipe` reads back, with every choice that a result depends on."""
+    from ..io.config import dump_yaml
+
+    def chosen(keys: tuple[str, ...]) -> dict[str, Any]:
+        values = {key: getattr(request, key) for key in keys}
+        return {key: value for key, value in values.items() if value is not None}
+
+    operator = chosen(OPERATOR_KEYS)
+    if "mask" in operator:
+        operator["mask"] = Path(operator["mask"]).name
+    return dump_yaml(
+        {
+            "recipe": request.operator,
+            "prior": prior,
+            "operator": operator,
+            "method": {**chosen(METHOD_KEYS), **request.options},
+        }
+    )
+
+
+def _section(mapping: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    from ..errors import BadInput
+
+    section = mapping.get(key) or {}
+    if not isinstance(section, dict):
+        raise BadInput(f"{path.name}: {key} must be a mapping; got {section!r}")
+    return dict(section)
