@@ -35,6 +35,7 @@ STEPS: dict[str, Callable[..., Step]] = {
     "heun": solvers.heun,
 }
 PREDICTORS: dict[str, Callable[..., Step]] = {**STEPS, "none": predictors.none}
+MULTISTEP = ("dpm++2m", "dpm++2m-sde")
 CORRECTORS: dict[str, Callable[..., Correct]] = {
     "langevin": correctors.langevin,
     "annealed-langevin": correctors.annealed_langevin,
@@ -60,11 +61,13 @@ def predictor_corrector(
     """A predictor step to the next noise level, then `corrector_steps` moves within it.
 
     Song et al. 2021, alg. 1, for any pair of PREDICTORS and CORRECTORS, "none" included; nfe is
-    what they call, and the last x0_hat.
+    what they call, and the last x0_hat. A corrector draws the state anew, so that the x0_hat of the
+    step before tells a multistep predictor nothing: beside one it takes first-order steps.
     """
     make_step = choose(PREDICTORS, predictor, "predictor")
     check_options(make_step, predictor, predictor_options or {})
-    step = make_step(prior, noise, **(predictor_options or {}))
+    first = {"order": 1} if predictor in MULTISTEP and corrector != "none" else {}
+    step = make_step(prior, noise, **{**first, **(predictor_options or {})})
     correct = None
     if corrector != "none":
         make_correct = choose({**CORRECTORS, "none": None}, corrector, "corrector")

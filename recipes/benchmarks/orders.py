@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -64,15 +65,22 @@ def _end_state(prior, name, x, path, steps):
     return x
 
 
+@functools.cache
+def _problem(finest: str, sde: SDE, items: int) -> tuple[Tensor, Path, Tensor]:
+    """(starts, their Brownian path, where the finest run of that method on it ends)."""
+    prior = grid_of_modes(sde)
+    x = prior.sample(items, t=sde.time(RATIOS[0]))
+    path = Path(items, 2, math.log(RATIOS[0] / RATIOS[1]))
+    return x, path, _end_state(prior, finest, x, path, REFERENCE)
+
+
 @torch.no_grad()
 def strong_errors(name: str, sde: SDE, items: int = 256) -> list[float]:
     """RMS distance at the end, in units of sigma, from the finest run on the same path, for each of
     COUNTS; deterministic methods against Heun, stochastic ones against stochastic-rk."""
-    prior = grid_of_modes(sde)
-    x = prior.sample(items, t=sde.time(RATIOS[0]))
-    path = Path(items, 2, math.log(RATIOS[0] / RATIOS[1]))
     finest = "heun" if name in ("ddim", "dpm++2m", "heun") else "stochastic-rk"
-    truth = _end_state(prior, finest, x, path, REFERENCE)
+    x, path, truth = _problem(finest, sde, items)
+    prior = grid_of_modes(sde)
     ends = [_end_state(prior, name, x, path, count) for count in COUNTS]
     sigma = sde.sigma(sde.time(RATIOS[1]))
     return [(end - truth).square().mean().sqrt().item() / sigma for end in ends]
