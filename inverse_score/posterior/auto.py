@@ -45,5 +45,7 @@ def _without_spectrum(prior: Prior, data: Measurement, entry: dict[str, Any]) ->
     if spectrum is not None and len(shape) == 3 and shape[0] == len(spectrum.directions):
         return ""
     entry["covariance"] = "isotropic"
+    for key in ("tol", "max_iter"):
+        entry.pop(key, None)
     reason = "the prior's card has no error spectrum" if spectrum is None else "not its images"
     return f"; isotropic covariance because {reason}: spread too wide or narrow by far"

@@ -68,12 +68,6 @@ def test_a_run_writes_volume_page_pictures_and_summary(reconstruct, tmp_path):
         assert scores[key] == pytest.approx(expected[key], rel=1e-6)
 
 
-def test_the_mean_is_nearer_to_the_truth_than_zero_filling(reconstruct):
-    summary = json.loads(reconstruct("--json", "--slices", 0, "--steps", 8).out)
-    scores = summary["scans"][0]["scores"]
-    assert scores["reconstruction"]["psnr"] > scores["zero_filled"]["psnr"] + 2
-
-
 def test_scaling_the_scan_scales_the_result_and_nothing_else(reconstruct, scan, tmp_path):
     """Noise is named by content, so the noise of the two runs differs: one item is forced."""
     from inverse_score.io.fastmri import open_fastmri
@@ -213,7 +207,7 @@ def test_a_dry_run_says_what_it_found_and_writes_nothing(reconstruct, tmp_path):
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["scans"][0]["axes"] == "(slice, coil, readout, phase) = (2, 4, 24, 32)"
-    assert found["scans"][0]["first slice"]["noise_std"] == pytest.approx([0.01], rel=0.15)
+    assert found["scans"][0]["first slice"]["maps"] == "low-resolution"
     assert found["refused"] == []
     assert not (tmp_path / "out").exists()
     refused = reconstruct("--dry-run", "--acc", 9)
@@ -232,7 +226,7 @@ def test_two_files_of_one_name_are_two_outputs(capsys, prior, tmp_path):
 
 
 def test_units_follow_the_samples(reconstruct, tmp_path):
-    assert reconstruct("--shard", "1/4", "--samples", 9).code == 0
+    assert reconstruct("--shard", "1/6", "--samples", 9).code == 0
     assert [p.name for p in (tmp_path / "out/.units").iterdir()] == [Unit(0, 0, 0).file_name]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["chunks"] == 3
