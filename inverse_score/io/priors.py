@@ -153,7 +153,8 @@ def load_classifier(
 
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package."""
-    return sorted(file.stem for file in _ASSETS.glob("*.safetensors"))
+    files = sorted(_ASSETS.glob("*.safetensors"))
+    return [file.stem for file in files if read_any_header(file).get("kind", "prior") == "prior"]
 
 
 def find_prior(source: str | os.PathLike[str]) -> Path:

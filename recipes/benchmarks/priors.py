@@ -46,11 +46,11 @@ def nonlocal_means(image: np.ndarray, s: float, strength: float) -> np.ndarray:
     """Non-local means (Buades et al. 2005; Darbon's fast form) with h = strength * s."""
     from skimage.restoration import denoise_nl_means
 
-    result = denoise_nl_means(
-        image, patch_size=5, patch_distance=6, h=strength * s, sigma=s, channel_axis=0
-    )
-    # scikit-image drops a single channel's axis.
-    return result.reshape(image.shape)
+    options = {"patch_size": 5, "patch_distance": 6, "h": strength * s, "sigma": s}
+    if len(image) == 1:
+        # With a channel axis of length one scikit-image returns the image transposed.
+        return denoise_nl_means(image[0], **options)[None]
+    return denoise_nl_means(image, channel_axis=0, **options)
 
 
 def tuned(method: Callable, noisy: Tensor, truth: Tensor, s: float) -> float:
