@@ -187,6 +187,8 @@ def _run_chunk(
     try:
         with torch.no_grad():
             u = job.method.run(calls, rows, noise, plan, **job.options)
+    except Diverged:
+        raise
     except ValueError as error:
         if "not finite" in str(error):
             raise Diverged(str(error), guard.step, guard.time, guard.state) from error

@@ -48,7 +48,7 @@ def test_each_item_has_its_own_operator_and_noise(problem):
     mask = torch.zeros(3, 1, 4, 4)
     for i in range(3):
         mask[i, 0, :, i] = 1
-    A, noise_std = Mask(mask), torch.tensor([0.02, 0.05, 0.2])
+    A, noise_std = Mask(mask, image_shape=(1, 4, 4)), torch.tensor([0.02, 0.05, 0.2])
     y = A(x)
     together = solve(y, A, prior, noise_std=noise_std, steps=10)
     for i in range(3):
