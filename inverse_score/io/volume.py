@@ -186,7 +186,9 @@ def score(volume: Volume, name: str) -> dict[str, float]:
     offset = 1000.0 if volume.attributes.get("units") == "HU" else 0.0
 
     def pair(k: int) -> tuple[np.ndarray, np.ndarray]:
-        return volume["reference", k] + offset, volume[name, k] + offset
+        # In double precision, as sums over a volume of float32 lose digits.
+        images = (volume[key, k].astype(np.float64) for key in ("reference", name))
+        return tuple(image + offset for image in images)  # type: ignore[return-value]
 
     good = volume.good()
     peak = max((float(pair(k)[0].max()) for k in good), default=0.0)
@@ -195,8 +197,8 @@ def score(volume: Volume, name: str) -> dict[str, float]:
     error = power = similarity = 0.0
     size = 0
     for target, image in map(pair, good):
-        difference = target.astype(np.float64) - image
-        error, power = error + float((difference**2).sum()), power + float((target**2.0).sum())
+        difference = target - image
+        error, power = error + float((difference**2).sum()), power + float((target**2).sum())
         size += target.size
         similarity += ssim(target, image, data_range=peak) if min(target.shape[-2:]) >= 7 else 0
     mse = error / size
