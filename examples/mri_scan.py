@@ -75,7 +75,7 @@ if __name__ == "__main__":
     truth, x = scan.ground_truth[0], as_complex(rec.mean)[0].abs()
     std = as_complex(rec.samples[:, 0]).abs().std(0)
     error = (x - truth).abs()
-    white, top = 0.85 * float(truth.max()), 3 * float(error.square().mean().sqrt())
+    white, top = 0.55 * float(truth.max()), 3 * float(error.square().mean().sqrt())
     titles = [f"{name}, {score:.1f} dB" for name, score in scores.items()]
     sample = as_complex(rec.samples[0])[0].abs()
     shown = [grey(v, 0, white) for v in (zero_filled, tv, sample, x)]
