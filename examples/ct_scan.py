@@ -73,9 +73,8 @@ if __name__ == "__main__":
     truth, images, rec, scores = main(**chosen)
     for name, score in scores.items():
         print(f"{name:12s} {score:.1f} dB, RMS {RANGE / 10 ** (score / 20):.0f} HU")
-    print(
-        f"misfit {rec.misfit.mean():.2f} (above 1: the grid's error, not noise), {rec.nfe} network calls a sample"
-    )
+    # Above 1 where the pixel grid's error exceeds the noise.
+    print(f"misfit {rec.misfit.mean():.2f}, {rec.nfe} network calls a sample")
     error = (rec.mean[0, 0] - truth).abs()
     top = 3 * float(error.square().mean().sqrt())
     named = [(f"{k}, {scores[k]:.1f} dB", grey(x, *WINDOW)) for k, x in images.items()]
