@@ -1,6 +1,6 @@
 """Colours for a grey photograph: samples agree on the grey and differ in hue.
 
-    python examples/colorize_photo.py [--size 128] [--samples 4] [--steps 20]
+    python examples/colorize_photo.py [--size 96] [--samples 2] [--steps 14]
 
 Grey leaves most hues open. A prior of 64 x 64 patches knows that colours are mostly muted and
 change at edges; that the cup is red it cannot know.
@@ -38,9 +38,9 @@ def chroma(x: Tensor) -> float:
 
 
 def main(
-    size: int = 128,
-    samples: int = 4,
-    steps: int = 20,
+    size: int = 96,
+    samples: int = 2,
+    steps: int = 14,
     seed: int = 0,
     prior: object = "photo-patches",
 ) -> Found:
@@ -51,7 +51,7 @@ def main(
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "colorize_photo.png", size=128, samples=4, steps=20))
+    chosen = vars(arguments(__doc__, "colorize_photo.png", size=96, samples=2, steps=14))
     out = chosen.pop("out")
     photo, grey, rec = main(**chosen)
     mean = rec.mean[0]

@@ -1,6 +1,6 @@
 """CT from 30 views: posterior samples in Hounsfield units beside filtered back-projection and TV.
 
-    python examples/ct_scan.py [--size 256] [--views 30] [--samples 4] [--steps 20]
+    python examples/ct_scan.py [--size 128] [--views 30] [--samples 2] [--steps 12]
 
 A fan-beam scan of 10^5 photons a ray, simulated on a finer grid from a chest that the shipped
 prior was not trained on.
@@ -42,10 +42,10 @@ def chest(size: int) -> tuple[Tensor, float]:
 
 
 def main(
-    size: int = 256,
+    size: int = 128,
     views: int = 30,
-    samples: int = 4,
-    steps: int = 20,
+    samples: int = 2,
+    steps: int = 12,
     seed: int = 0,
     prior: object = "body-ct",
 ) -> Found:
@@ -68,7 +68,7 @@ def main(
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "ct_scan.png", size=256, views=30, samples=4, steps=20))
+    chosen = vars(arguments(__doc__, "ct_scan.png", size=128, views=30, samples=2, steps=12))
     out = chosen.pop("out")
     truth, images, rec, scores = main(**chosen)
     for name, score in scores.items():

@@ -1,6 +1,6 @@
 """A photograph of which 70 % of the pixels, or a box, are missing: several ways to fill it in.
 
-    python examples/inpaint_photo.py [--size 128] [--samples 4] [--steps 20]
+    python examples/inpaint_photo.py [--size 96] [--samples 2] [--steps 14]
 
 The shipped prior saw 64 x 64 patches of other photographs: it knows edges and textures, not cats.
 The box is there to show that: where little is known the samples differ.
@@ -42,9 +42,9 @@ def missing(size: int, seed: int) -> dict[str, Tensor]:
 
 
 def main(
-    size: int = 128,
-    samples: int = 4,
-    steps: int = 20,
+    size: int = 96,
+    samples: int = 2,
+    steps: int = 14,
     seed: int = 0,
     prior: object = "photo-patches",
 ) -> Found:
@@ -57,7 +57,7 @@ def main(
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "inpaint_photo.png", size=128, samples=4, steps=20))
+    chosen = vars(arguments(__doc__, "inpaint_photo.png", size=96, samples=2, steps=14))
     out = chosen.pop("out")
     photo, masks, recs = main(**chosen)
     rows = []

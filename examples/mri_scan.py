@@ -1,6 +1,6 @@
 """Multi-coil MRI at 4 times the speed: posterior samples beside zero-filling and total variation.
 
-    python examples/mri_scan.py [--size 256] [--coils 8] [--acceleration 4] [--samples 4]
+    python examples/mri_scan.py [--size 176] [--coils 8] [--acceleration 4] [--samples 3]
 
 The scan is simulated from a head that the shipped prior was not trained on: on a finer grid, with
 its own coil maps and a smooth phase. The recipe gets k-space alone; mask, noise, coil maps and
@@ -37,11 +37,11 @@ def head(size: int) -> Tensor:
 
 
 def main(
-    size: int = 256,
+    size: int = 176,
     coils: int = 8,
     acceleration: float = 4,
-    samples: int = 4,
-    steps: int = 20,
+    samples: int = 3,
+    steps: int = 12,
     seed: int = 0,
     prior: object = "brain-mri",
 ) -> Found:
@@ -65,7 +65,7 @@ def main(
 
 if __name__ == "__main__":
     chosen = vars(
-        arguments(__doc__, "mri_scan.png", size=256, coils=8, acceleration=4, samples=4, steps=20)
+        arguments(__doc__, "mri_scan.png", size=176, coils=8, acceleration=4, samples=3, steps=12)
     )
     out = chosen.pop("out")
     scan, zero_filled, tv, rec, scores = main(**chosen)

@@ -64,5 +64,8 @@ def sheet(
             panel = Image.fromarray(pixels).resize((W, H), Image.Resampling.NEAREST)
             canvas.paste(panel, (left, top + TITLE))
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Noise does not compress: large sheets keep 256 colours.
+    small = canvas.width * canvas.height < 150_000
+    canvas = canvas if small else canvas.quantize(256, dither=Image.Dither.NONE)
     canvas.save(path, optimize=True)
     print(path)

@@ -1,6 +1,6 @@
 """An operator of your own: the mosaic of a camera's sensor, one colour at each pixel.
 
-    python examples/your_own_operator.py [--size 96] [--samples 2] [--steps 20]
+    python examples/your_own_operator.py [--size 64] [--samples 2] [--steps 14]
 
 Written twice: as a class with its adjoint, and as a function whose adjoint automatic
 differentiation finds. `check_adjoint` tests either; a wrong adjoint would give wrong samples in
@@ -59,9 +59,9 @@ class Found(NamedTuple):
 
 
 def main(
-    size: int = 96,
+    size: int = 64,
     samples: int = 2,
-    steps: int = 20,
+    steps: int = 14,
     seed: int = 0,
     prior: object = "photo-patches",
 ) -> Found:
@@ -76,7 +76,7 @@ def main(
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "your_own_operator.png", size=96, samples=2, steps=20))
+    chosen = vars(arguments(__doc__, "your_own_operator.png", size=64, samples=2, steps=14))
     out = chosen.pop("out")
     photo, y, gaps, rec = main(**chosen)
     for name, gap in gaps.items():
