@@ -13,6 +13,8 @@ from typing import Any
 from inverse_score.errors import BadInput, OutOfResources
 from inverse_score.io.commits import commit_json, sha256_file
 from inverse_score.io.priors import find_prior, load_prior
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
+from inverse_score.networks.unet import UNet
 from inverse_score.prior import Prior
 
 from .definition import Definition
@@ -97,10 +99,13 @@ class Results:
 
 
 def described_prior(source: str | None, definition: Definition) -> tuple[Prior, str]:
-    """(prior, SHA-256 of its file) for a file or a shipped name."""
+    """(prior, SHA-256 of its file) for a file or a shipped name; as `reconstruct` runs it."""
     if source is None:
         raise BadInput(
             f"{definition.name} has no shipped prior: give --prior. "
             f"The paper's: {definition.prior.published}"
         )
-    return load_prior(source), sha256_file(find_prior(source))
+    prior = load_prior(source)
+    if has_quick_bfloat16("cpu") and isinstance(prior.network, UNet):
+        prior.network = InBfloat16(prior.network)
+    return prior, sha256_file(find_prior(source))
