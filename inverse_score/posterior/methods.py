@@ -13,7 +13,7 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sampling import SAMPLERS, end_ratio, make_grid, start
 from ..sampling.driver import Callback, Hook, integrate
-from . import baselines, consistency, guidance
+from . import baselines, consistency, guidance, spectral
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
 from .moments import COVARIANCES
@@ -218,6 +218,10 @@ METHODS: dict[str, Method] = {
     "dds": _proximal(
         consistency.KrylovStep, 0.85**2, steps=50, needs_noise=False,
         presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
+    ),
+    "ddrm": Method(
+        spectral.ddrm, steps=100, needs_noise=False,
+        presets={"paper": {"eta": 0.85, "eta_b": 1.0, "steps": 20, "kind": "uniform"}},
     ),
     **{
         name: Method(run, needs_noise=False, deterministic=True)
