@@ -255,7 +255,7 @@ def test_the_digit_classifier_trains_a_few_steps_and_only_digits_have_labels(tmp
     train(load_config(prepare.FOLDER / "digits-classifier.yaml", small), dataset=dataset)
     classifier = load_classifier(tmp_path / "run" / "classifier.safetensors")
     assert classifier(torch.randn(3, 1, 28, 28), torch.ones(3)).shape == (3, 10)
-    with pytest.raises(BadInput, match="no labels"):
+    with pytest.raises(BadInput, match="without labels"):
         datasets(made(tmp_path / "b", "body-ct"), labels=True)
 
 
