@@ -29,7 +29,7 @@ def coil_maps(coils: int, shape: tuple[int, int] = TINY) -> np.ndarray:
     distance = (y[:, None] - at[0, :, None, None]) ** 2 + (x[None] - at[1, :, None, None]) ** 2
     maps = np.exp(
         -0.4 * distance + 0.5j * (x[None, None] * at[1, :, None, None]) + 1j * turn[:, None, None]
-    )  # noqa: E501
+    )
     return (maps / np.sqrt((np.abs(maps) ** 2).sum(0)))[: coils or 1].reshape(coils, *shape)
 
 
