@@ -47,11 +47,13 @@ def main(
 ) -> Found:
     prior = load_prior(prior)
     guide = load_classifier(classifier) if isinstance(classifier, str) else classifier
+    # The shipped digits are 28 x 28, though their network would take any size.
+    size = None if None not in prior.event_shape else (28, 28)
     digits, agree = {}, {}
     for scale in SCALES:
         each = []
         for label in range(classes):
-            recipe = recipes.class_conditional(prior, guide, label, scale=scale)
+            recipe = recipes.class_conditional(prior, guide, label, scale=scale, size=size)
             # A class has the same noise at every scale, and its own.
             names = range(label * samples, (label + 1) * samples)
             rec = recipe(samples, seed=seed, items=names, steps=steps)

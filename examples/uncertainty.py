@@ -1,6 +1,6 @@
 """Is the spread of the samples right? Exactly, where the truth's law is known; roughly, on a photo.
 
-    python examples/uncertainty.py [--problems 200] [--samples 19] [--images 3] [--size 48] [--steps 12]
+    python examples/uncertainty.py [--problems 200] [--samples 19] [--images 3] [--size 48]
 
 For a Gaussian prior the truth is drawn from the very law that the sampler uses, so that its rank
 among the samples must be uniform. On a photograph the learnt prior is not that law: pixels are
@@ -58,9 +58,11 @@ def on_photo(
 
 
 def by_std(photo: Tensor, rec: Reconstruction, bins: int = 5) -> list[tuple[float, float]]:
-    """(RMS std, RMS error of the mean) of the pixels in each fifth, sorted by std."""
-    order = rec.std[0].flatten().argsort()
-    pairs = (rec.std[0].flatten()[order], (rec.mean[0] - photo).flatten()[order])
+    """(RMS std, RMS error of the mean) in each fifth of the unknown pixels, sorted by std."""
+    std, error = rec.std[0].flatten(), (rec.mean[0] - photo).flatten()
+    # Known pixels are exact, and their std is rounding.
+    order = std.argsort()[int((std < 1e-5).sum()) :]
+    pairs = (std[order], error[order])
     rms = [[float(v.square().mean().sqrt()) for v in x.chunk(bins)] for x in pairs]
     return list(zip(*rms, strict=True))
 
@@ -71,7 +73,7 @@ if __name__ == "__main__":
     found = known(chosen.problems, chosen.samples, chosen.seed)
     print(f"Gaussian: ranks uniform with p = {found.p_value:.2f}, 90 % covers {found.covered:.1%}")
     photo, rec = on_photo(chosen.size, chosen.images, chosen.steps, chosen.seed)
-    print("photo, fifths of the pixels by std:")
+    print("photo, fifths of the unknown pixels by std:")
     for std, error in by_std(photo, rec):
         print(f"  std {std:.3f}   error {error:.3f}")
     error = (rec.mean[0] - photo).abs().mean(0)

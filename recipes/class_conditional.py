@@ -26,13 +26,15 @@ def class_conditional(
     label: int,
     *,
     scale: float = 1.0,
+    size: tuple[int, int] | None = None,
     **options: Any,
 ) -> ClassConditional:
     """p(x | c) from p(x) p(c | x): recipes.class_conditional(prior, classifier, 3)(16).
 
     classifier: a noise-conditional one (networks.NoiseClassifier), its file, or a shipped name.
     scale multiplies grad log p(c | x_t): 1 samples p(x | c), more is sharper and less diverse, 0
-    is the prior (Song et al. 2021, app. I.1; Dhariwal & Nichol 2021). options go to `sample`.
+    is the prior (Song et al. 2021, app. I.1; Dhariwal & Nichol 2021). size: (H, W) of the images,
+    needed where the prior leaves it open. options go to `sample`.
     """
     prior = image_prior(prior)
     if isinstance(classifier, (str, Path)):
@@ -43,7 +45,7 @@ def class_conditional(
         raise BadInput(f"label must be an integer from 0 to {classes - 1}; got {label!r}")
     if scale < 0:
         raise ValueError(f"scale must be >= 0; got {scale}")
-    return ClassConditional(prior, network, label, scale, options)
+    return ClassConditional(prior, network, label, scale, size, options)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ClassConditional:
     classifier: Any
     label: int
     scale: float = 1.0
+    size: tuple[int, int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
@@ -64,9 +67,7 @@ class ClassConditional:
         **options: Any,
     ) -> Reconstruction:
         """Samples (num_samples, 1, *event) of the class; there are no data, so misfit is NaN."""
-        shape = self.prior.event_shape
-        if shape is None or None in shape:
-            raise BadInput(f"the prior does not say its images' size; got event_shape {shape}")
+        shape = self._shape()
         guided = self.prior
         if self.scale > 0:
             guided = guide(self.prior, self.classifier.log_prob(self.label), scale=self.scale)
@@ -93,3 +94,17 @@ class ClassConditional:
             method=f"class {self.label}, guidance {self.scale:g}, {info['method']}",
             seed=seed,
         )
+
+    def _shape(self) -> tuple[int, ...]:
+        """The prior's event_shape, its open places filled by size."""
+        shape = self.prior.event_shape
+        if shape is not None and self.size is not None:
+            fits = (shape[0], *self.size)
+            if len(shape) == 3 and all(a in (None, b) for a, b in zip(shape, fits, strict=True)):
+                return fits
+            raise BadInput(f"size {self.size} does not fit the prior's event_shape {shape}")
+        if shape is None or None in shape:
+            raise BadInput(
+                f"the prior does not say its images' size (event_shape {shape}): give size=(H, W)"
+            )
+        return tuple(shape)
