@@ -13,7 +13,7 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sampling import SAMPLERS, end_ratio, make_grid, start
 from ..sampling.driver import Callback, Hook, integrate
-from . import baselines, consistency, guidance, spectral
+from . import baselines, consistency, daps, guidance, particles, spectral
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
 from .moments import COVARIANCES
@@ -219,6 +219,11 @@ METHODS: dict[str, Method] = {
         consistency.KrylovStep, 0.85**2, steps=50, needs_noise=False,
         presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
     ),
+    "daps": Method(
+        daps.daps, steps=200,
+        presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},
+    ),
+    "smc": Method(particles.smc, steps=50),
     "ddrm": Method(
         spectral.ddrm, steps=100, needs_noise=False,
         presets={"paper": {"eta": 0.85, "eta_b": 1.0, "steps": 20, "kind": "uniform"}},
