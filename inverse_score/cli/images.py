@@ -39,6 +39,7 @@ class ImageRequest:
     guidance: float = 1.0
     blur: float = 2.0
     factor: int = 2
+    size: int = 28
 
     def options(self) -> dict[str, Any]:
         """Those that go to `solve`."""
@@ -92,7 +93,11 @@ def _drawn(request: ImageRequest) -> dict[str, Any]:
         raise BadInput("--operator class needs --label, the class to draw")
     prior = request.prior or "digits"
     recipe = recipes.class_conditional(
-        prior, f"{prior}-classifier", request.label, scale=request.guidance
+        prior,
+        f"{prior}-classifier",
+        request.label,
+        scale=request.guidance,
+        size=(request.size, request.size),
     )
     options = {} if request.steps is None else {"steps": request.steps}
     rec = recipe(request.samples, seed=request.seed, **options)

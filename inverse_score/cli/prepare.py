@@ -1,4 +1,4 @@
-"""`inverse-score prepare NAME --out DIR`: the training data of a shipped prior, from packages."""
+"""`inverse-score prepare NAME --out DIR`: data of a shipped prior, or of a benchmark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 
 import typer
 
+from ..errors import BadInput
 from . import app
 
 
 @app.command()
 def prepare(
-    name: str = typer.Argument(None, help="The prior whose data to prepare; none lists them."),
+    name: str = typer.Argument(None, help="The prior or data set to prepare; none lists them."),
     out: Path = typer.Option(None, "--out", help="A new folder for train/ and held_out/."),
+    data: Path = typer.Option(
+        None, "--data", metavar="DIR", help="Your copy of a benchmark's data set."
+    ),
     cache: Path = typer.Option(
         None, "--cache", help="Where downloaded packages are kept (default: beside the folder)."
     ),
@@ -25,14 +29,22 @@ def prepare(
     Packages are fetched by pip, apt-get and npm, by version, and checked against their SHA-256;
     what cannot be fetched is skipped by name, what has other bytes is an error. The folder appears
     whole or not at all. `inverse-score train NAME.yaml --set data.path=DIR` trains on it.
+
+    With --data the data set of a benchmark is converted from your copy: see `benchmark describe`.
     """
+    from recipes.benchmarks.preparation import PREPARATIONS
     from recipes.priors.prepare import names
     from recipes.priors.prepare import prepare as run
 
     if name is None:
-        print("\n".join(names()))
+        print("\n".join([*names(), *(f"{known} --data DIR" for known in PREPARATIONS)]))
         return
     out = Path(name) if out is None else out
+    if name in PREPARATIONS:
+        if data is None:
+            raise BadInput(f"{name} is converted from your copy: give --data DIR")
+        PREPARATIONS[name](data, out, lambda line: print(line, file=sys.stderr))
+        return
     summary = run(name, out, cache=cache, report=lambda line: print(line, file=sys.stderr))
     if json_:
         print(json.dumps(summary))

@@ -62,6 +62,7 @@ def reconstruct(
     guidance: float = typer.Option(1.0, help="class: strength of the classifier."),
     blur: float = typer.Option(2.0, help="deblur: std of the Gaussian kernel, in pixels."),
     factor: int = typer.Option(2, help="super-resolution: how much finer."),
+    size: int = typer.Option(28, help="class: side of the images to draw."),
 ) -> None:  # fmt: skip
     """Reconstruct scans: posterior samples, their mean, std, residual and the prior's share.
 

@@ -72,9 +72,9 @@ def brats(data: Path, out: Path, report: Report = print) -> None:
 
 def brats_slices(volume: np.ndarray) -> np.ndarray:
     """The slices of one contrast (Z, H, W) that Song et al. 2022 use, in [0, 1]."""
-    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(volume))
-    if len(box) != 3 or any(s.start == s.stop for s in box):
+    if not volume.any():
         raise BadInput("a BraTS volume is zero everywhere")
+    box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(volume))
     inside = volume[box]
     mean, std = float(inside.mean()), float(inside.std())
     clipped = volume.clip(mean - 6 * std, mean + 6 * std)
