@@ -140,7 +140,11 @@ def test_single_coil_volumes_become_magnitudes_with_maximum_one(tmp_path):
     from operators import fft2c
 
     image = torch.rand(2, 1, 24, 20) + 0.1
-    write_fastmri(tmp_path / "v.h5", fft2c(image.to(torch.complex64)).numpy(), references={})
+    write_fastmri(
+        tmp_path / "v.h5",
+        fft2c(image.to(torch.complex64)).numpy(),
+        references={"reconstruction_esc": image[:, 0].numpy()},
+    )
     preparation.fastmri_magnitude(tmp_path, tmp_path / "out", lambda line: None, size=16)
     made = np.load(tmp_path / "out" / "v.npz")["images"]
     expected = image[:, 0, 4:20, 2:18]
