@@ -12,7 +12,9 @@ from inverse_score.errors import BadInput
 def test_without_a_name_it_lists_the_priors():
     done = CliRunner().invoke(app, ["prepare"])
     assert done.exit_code == 0
-    assert done.stdout.split() == ["body-ct", "brain-mri", "digits", "photo-patches"]
+    lines = done.stdout.splitlines()
+    assert lines[:4] == ["body-ct", "brain-mri", "digits", "photo-patches"]
+    assert "brats --data DIR" in lines
 
 
 def test_json_is_what_was_made(monkeypatch, tmp_path):
