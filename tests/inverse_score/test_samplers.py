@@ -188,7 +188,7 @@ def test_correctors_leave_the_marginal_unchanged(sde, corrector, options, bias):
 
 
 def test_hmc_with_a_metropolis_test_forgives_steps_that_bias_the_unadjusted_one():
-    prior, t, n = small(VESDE()), 0.1, 4000
+    prior, t, n = small(VESDE()), 0.4, 4000
     cov = prior.cov + VESDE().sigma(t) ** 2 * torch.eye(9)
     found = {}
     for name in ("hmc", "unadjusted-hmc"):
