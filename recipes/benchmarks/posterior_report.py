@@ -16,7 +16,7 @@ def report(rows: Any, noises: tuple[float, ...], covariances: tuple[str, ...]) -
     if rows.of("targets"):
         parts.append(_targets(rows.of("targets"), noises, covariances))
     for section, title in (
-        ("methods", "Every method, 2048 samples"),
+        ("methods", "Every method, by sampling (the committed rows: 512 samples)"),
         ("peers", "deepinv 0.5.0 and azula 0.11.1, the same problems, 2048 samples"),
     ):
         if rows.of(section):
