@@ -86,14 +86,7 @@ def _mri_problem(definition: Definition, case: Case, item: Item, prior: Prior):
             options.get("center"),
             seed=item.key,
         )
-        scan = simulate_mri(
-            image,
-            mask,
-            coils=options["coils"],
-            noise_level=definition.noise_std,
-            seed=item.number & 0x7FFFFFFF,
-            items=[item.number],
-        )
+        # Fully sampled, for the RSS of its noisy data; what the mask keeps is the scan.
         full = simulate_mri(
             image,
             coils=options["coils"],
@@ -103,10 +96,10 @@ def _mri_problem(definition: Definition, case: Case, item: Item, prior: Prior):
         )
         rss = ifft2c(full.kspace[0]).abs().square().sum(0).sqrt().numpy()
         maps = options["maps"]
-        given = scan.sens_maps if maps == "true" else None
+        given = full.sens_maps if maps == "true" else None
         kind = "espirit" if given is not None else maps
         recipe = MRI(prior, mask.mask, given, maps=kind)
-        return recipe.prepare(scan.kspace), scan.ground_truth[0].numpy(), rss
+        return recipe.prepare(full.kspace * mask.mask), full.ground_truth[0].numpy(), rss
 
     return _cached((definition.name, case.name, item.key), make)
 

@@ -147,14 +147,9 @@ def cost(rec: Reconstruction) -> dict[str, Any]:
     return {"nfe": rec.nfe, "vjps": rec.vjps, "seconds": rec.seconds, "method": rec.method}
 
 
-def _scan(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
-    """A volume of raw k-space, undersampled by the case's mask, against the file's reference."""
-    return minis.scan_volume(run, row, case, item)
-
-
 TASKS: dict[str, Callable[[Run, Row, Case, Item], dict[str, Any]]] = {
     "simulated": _simulated,
-    "scan": _scan,
+    "scan": minis.scan_volume,
     "mini-mri": minis.mini_mri,
     "mini-ct": minis.mini_ct,
     "likelihood": generative.likelihood,
