@@ -9,6 +9,7 @@ has compared it with the bytes that are there. Messages name files by their base
 from __future__ import annotations
 
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput
-from .heaps import check_heaps
+from .heaps import check_heaps, check_references
 from .sniff import check_hdf5
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def dataset(
             raise BadInput(f"{what} must hold numbers of kind {kinds!r}, got dtype {found.dtype}")
         _check_extent(found, what, limits)
         if found.dtype.hasobject:
-            check_heaps(Path(file.file.filename))
+            check_references(found, Path(file.file.filename))
     return found
 
 
@@ -193,6 +194,7 @@ def reading(what: str) -> Iterator[None]:
         ArithmeticError,
         SyntaxError,
         EOFError,
+        struct.error,
         tokenize.TokenError,
         zlib.error,
         zipfile.BadZipFile,

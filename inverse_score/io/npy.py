@@ -69,5 +69,5 @@ def npy_header(file, what: str) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _check_npy(what: str, shape: tuple[int, ...], dtype: np.dtype, there: int) -> None:
     declared = math.prod(shape) * dtype.itemsize
-    if min(shape, default=1) < 0 or declared > there:
+    if min(shape, default=1) < 1 or declared > there:
         raise BadInput(f"{what} declares shape {shape} of {dtype} but holds {there} bytes")
