@@ -2,13 +2,15 @@
 
 Philox is counter-based (Salmon et al. 2011): seed and item make its key, sample, step and stream
 the high words of its counter, so that no two draws overlap and none depends on a batch's size or
-order. Drawn on the CPU in float32 and then moved.
+order. Its words are the whole state of the Mersenne twister behind torch's own normal_ and
+uniform_, which fill an event at the speed of torch.randn: a torch seed has 32 bits, too few to keep
+millions of draws apart. Drawn on the CPU in float32 and then moved.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +20,9 @@ from torch import Tensor
 # Streams keep the draws of one step apart.
 START, PREDICTOR, CORRECTOR, MEASUREMENT, PROBE, OTHER, TEST = range(7)
 _MASK = (1 << 64) - 1
-Fill = Callable[[np.random.Generator, np.ndarray], object]
+# The 624 words of the twister's state lie in torch.Generator's, each in 8 bytes.
+_WORDS = slice(24, 24 + 624 * 8)
+Fill = Callable[[Tensor, torch.Generator], object]
 
 
 class Noise:
@@ -39,15 +43,11 @@ class Noise:
 
     def __call__(self, like: Tensor, step: int, stream: int = OTHER) -> Tensor:
         """N(0, I) of like's shape (B, *event), dtype and device."""
-        return self._draw(
-            like, step, stream, lambda rng, out: rng.standard_normal(dtype=np.float32, out=out)
-        )
+        return self._draw(like, step, stream, lambda out, rng: out.normal_(generator=rng))
 
     def uniform(self, like: Tensor, step: int, stream: int = OTHER) -> Tensor:
         """U[0, 1) of like's shape, dtype and device."""
-        return self._draw(
-            like, step, stream, lambda rng, out: rng.random(dtype=np.float32, out=out)
-        )
+        return self._draw(like, step, stream, lambda out, rng: out.uniform_(generator=rng))
 
     def rademacher(self, like: Tensor, step: int, stream: int = PROBE) -> Tensor:
         """+-1 with equal chance, of like's shape, dtype and device."""
@@ -58,18 +58,18 @@ class Noise:
             raise ValueError(f"{len(self.items)} items name the rows; got a batch {like.shape[0]}")
         if not 0 <= step < 1 << 48:
             raise ValueError(f"step must lie in [0, 2^48); got {step}")
-        out = np.empty(tuple(like.shape), dtype=np.float32)
-        # out[row : row + 1] is a view even where an event is a single number.
+        out = torch.empty(like.shape)
 
-        def draw(row: int) -> None:
-            # Word 0 and 1 of the counter count within the draw: 2^128 numbers each.
-            counter = [0, 0, (stream << 48) | step, self.samples[row] & _MASK]
-            key = [self.seed & _MASK, self.items[row] & _MASK]
-            bits = np.random.Philox(counter=_words(counter), key=_words(key))
-            fill(np.random.Generator(bits), out[row : row + 1].reshape(-1))
+        def draw(rows: Iterable[int]) -> None:
+            twister = _Twister()
+            for row in rows:
+                # Word 0 and 1 of the counter count within the draw: 2^128 numbers each.
+                counter = (0, 0, (stream << 48) | step, self.samples[row] & _MASK)
+                key = (self.seed & _MASK, self.items[row] & _MASK)
+                fill(out[row], twister.at(key, counter))
 
-        _for_each(draw, len(self.items), out.size)
-        return torch.from_numpy(out).to(device=like.device, dtype=like.dtype)
+        _for_each(draw, len(self.items), out.numel())
+        return out.to(device=like.device, dtype=like.dtype)
 
     def rows(self, index: slice | Sequence[int]) -> Noise:
         """The same noise for some of the rows."""
@@ -77,20 +77,35 @@ class Noise:
         return Noise(self.seed, [self.items[i] for i in chosen], [self.samples[i] for i in chosen])
 
 
-def _for_each(draw: Callable[[int], None], rows: int, numbers: int) -> None:
-    """draw(row) for all rows, on all of the process's cores where that pays.
+class _Twister:
+    """A torch.Generator whose whole state is Philox's words at a key and a counter."""
 
-    numpy fills without the interpreter lock, and each row has bits of its own.
+    def __init__(self) -> None:
+        self.generator, self.philox = torch.Generator().manual_seed(1), np.random.Philox()
+        self.state = self.generator.get_state()
+        self.words = self.state.numpy()[_WORDS].view(np.uint64)
+        # Matsumoto & Nishimura 1998: word 1 of seed 1.
+        if self.words[1] != 1812433254:
+            raise RuntimeError(f"torch {torch.__version__} keeps its generator's state elsewhere")
+
+    def at(self, key: tuple[int, ...], counter: tuple[int, ...]) -> torch.Generator:
+        place = {"counter": counter, "key": key}
+        # An empty buffer: what was drawn before leaves nothing behind.
+        rest = {"buffer": (0,) * 4, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+        self.philox.state = {"bit_generator": "Philox", "state": place, **rest}
+        self.words[:] = self.philox.random_raw(312).view(np.uint32)
+        self.generator.set_state(self.state)
+        return self.generator
+
+
+def _for_each(draw: Callable[[Iterable[int]], None], rows: int, numbers: int) -> None:
+    """draw(all rows), on all of the process's cores where that pays.
+
+    torch fills without the interpreter's lock, and each row has bits of its own.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if rows == 1 or numbers < 1 << 18 or cores in (None, 1):
-        for row in range(rows):
-            draw(row)
-        return
+        return draw(range(rows))
     with ThreadPoolExecutor(cores) as pool:
-        for _ in pool.map(draw, range(rows)):
+        for _ in pool.map(draw, [range(first, rows, cores) for first in range(min(cores, rows))]):
             pass
-
-
-def _words(values: list[int]) -> np.ndarray:
-    return np.array(values, dtype=np.uint64)

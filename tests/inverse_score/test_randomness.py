@@ -47,6 +47,33 @@ def test_draws_are_standard_normal_and_independent():
     assert torch.corrcoef(z).fill_diagonal_(0).abs().max() < 4 / n**0.5
 
 
+def test_events_of_a_few_numbers_are_standard_normal_too():
+    """torch fills fewer than 16 numbers by another rule."""
+    n = 8000
+    z = Noise(0, range(n))(torch.empty(n, 3), 0).double()
+    assert z.mean(0).abs().max() < 4 / n**0.5
+    assert (z.var(0) - 1).abs().max() < 4 * (2 / n) ** 0.5
+    assert torch.corrcoef(z.T).fill_diagonal_(0).abs().max() < 4 / n**0.5
+
+
+def test_the_stream_is_the_one_that_earlier_results_were_drawn_from():
+    """A change here changes every stored sample: rounding of log and cos aside, these are fixed."""
+    z = Noise(3, [2**40 + 5], [7])(torch.empty(1, 20), 11, CORRECTOR)[0]
+    u = Noise(3, [2**40 + 5], [7]).uniform(torch.empty(1, 20), 11, CORRECTOR)[0]
+    torch.testing.assert_close(
+        z[[0, 7, 19]], torch.tensor([-1.3277230, -0.8244832, -0.2994545]), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        u[[0, 7, 19]], torch.tensor([0.6635296, 0.1912048, 0.2117746]), rtol=0, atol=1e-7
+    )
+
+
+def test_a_generator_whose_words_lie_elsewhere_is_an_error(monkeypatch):
+    monkeypatch.setattr("inverse_score.randomness._WORDS", slice(32, 32 + 624 * 8))
+    with pytest.raises(RuntimeError, match="keeps its generator's state elsewhere"):
+        Noise(0, [0])(torch.empty(1, 3), 0)
+
+
 def test_rademacher_probes_are_fair_signs():
     v = Noise(0, [0]).rademacher(torch.empty(1, 100000), 0)
     assert v.abs().eq(1).all()
