@@ -17,6 +17,7 @@ _HOME = {
     "KarrasSDE": "sde",
     "Prior": "prior",
     "SliceWise": "prior",
+    "PatchWise": "patches",
     "GaussianPrior": "gaussian",
     "GaussianMixturePrior": "gaussian",
     "load_prior": "io.priors",
@@ -38,6 +39,7 @@ __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
     "KarrasSDE",
+    "PatchWise",
     "Prior",
     "Reconstruction",
     "SliceWise",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .gaussian import GaussianMixturePrior, GaussianPrior
     from .io.priors import load_prior, save_prior
     from .likelihood import bits_per_dim, encode, log_likelihood
+    from .patches import PatchWise
     from .posterior import condition, guide
     from .prior import Prior, SliceWise
     from .sampling import sample
