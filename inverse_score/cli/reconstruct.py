@@ -141,7 +141,7 @@ def run(request: Request) -> dict[str, Any] | None:
             progress = Progress(len(mine), there, quiet=request.quiet)
             progress.note(_opening(plan, folder, index, count))
             worker = Worker(plan, folder, progress)
-            worker.seconds["reading"] = time.perf_counter() - began
+            worker.seconds["opening"] = time.perf_counter() - began
             worker.run(mine)
             return group.last(lambda: _conclude(plan, folder, worker))
     except Interrupted as stop:
@@ -200,18 +200,19 @@ class Group:
 
 
 def _conclude(plan: Plan, folder: Any, worker: Any) -> dict[str, Any] | None:
-    """Put the volumes together if every unit is there, or has failed in this process."""
+    """Put the volumes together if every unit is there, or has failed in some process."""
     from ..io.commits import locked
     from .finish import finish
 
-    left = [unit for unit in folder.missing() if unit not in worker.failed]
+    failed = folder.failures()
+    left = [unit for unit in folder.missing() if unit not in failed]
     if left:
         print(f"{len(left)} units are left to other shards; the last one writes the volumes",
               file=sys.stderr)  # fmt: skip
         return None
     with locked(plan.request.out, "volumes"):
         began = time.perf_counter()
-        summary = finish(plan, folder, worker.failed)
+        summary = finish(plan, folder, failed)
         worker.seconds["writing"] += time.perf_counter() - began
     from .resources import peak_memory
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,18 +25,38 @@ if TYPE_CHECKING:
     from .progress import Progress
 
 
+PARTS = ("opening", "reading", "maps", "network", "rest", "writing")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A scan's reader of slices that adds up its seconds under "reading"."""
+
+    read: Callable[[int], np.ndarray]
+    seconds: dict[str, float]
+
+    def __call__(self, k: int) -> np.ndarray:
+        began = time.perf_counter()
+        try:
+            return self.read(k)
+        finally:
+            self.seconds["reading"] += time.perf_counter() - began
+
+
 class Worker:
     """Computes the units of a plan; remembers the last slice, whose chunks follow each other."""
 
     def __init__(self, plan: Plan, folder: RunFolder, progress: Progress):
         self.plan, self.folder, self.progress = plan, folder, progress
-        self.failed: dict[Unit, str] = {}
-        self.seconds = {"reading": 0.0, "calibration": 0.0, "network": 0.0, "rest": 0.0,
-                        "writing": 0.0}  # fmt: skip
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        for task in plan.tasks:
+            task.recipe.scan = replace(
+                task.recipe.scan, read=Timed(task.recipe.scan.read, self.seconds)
+            )
         self._last: tuple[tuple[int, int], Problem] | None = None
 
     def run(self, units: list[Unit]) -> None:
-        """Compute and commit what is missing of these; with keep_going, failures are collected."""
+        """Compute and commit what is missing of these; with keep_going, failures are recorded."""
         for unit in self.folder.missing(units):
             try:
                 arrays, facts = self.compute(unit)
@@ -45,7 +66,7 @@ class Worker:
             except (BadInput, PartialFailure) as error:
                 if not self.plan.request.keep_going:
                     raise
-                self.failed[unit] = printable(error)
+                self.folder.fail(unit, printable(error))
                 self.progress.note(f"failed: {printable(error)}")
             self.progress.step("units")
 
@@ -83,10 +104,10 @@ class Worker:
         key = (unit.scan, unit.slice)
         if self._last is None or self._last[0] != key:
             self._last = None
-            began = time.perf_counter()
+            began, read = time.perf_counter(), self.seconds["reading"]
             recipe = self.plan.tasks[unit.scan].recipe
             problem = recipe.problem(unit.slice, self.plan.prior, self.plan.device)
-            self.seconds["calibration"] += time.perf_counter() - began
+            self.seconds["maps"] += time.perf_counter() - began + read - self.seconds["reading"]
             self._last = (key, problem)
         return self._last[1]
 

@@ -21,7 +21,7 @@ from ..errors import BadInput
 from .commits import commit_json, committing, holder, locked, sha256_json
 from .names import safe_name
 
-MANIFEST, UNITS = "manifest.json", ".units"
+MANIFEST, UNITS, FAILED = "manifest.json", ".units", ".failed"
 
 
 @dataclass(frozen=True, order=True)
@@ -133,6 +133,19 @@ class RunFolder:
             arrays = {name: file[name] for name in file.files}
         return arrays, json.loads(str(arrays.pop("__facts__")))
 
+    def fail(self, unit: Unit, text: str) -> None:
+        """Record why a unit failed, for the process that puts the volume together."""
+        commit_json(self.path(unit).with_suffix(FAILED), {"error": text})
+
+    def failures(self) -> dict[Unit, str]:
+        """Units that failed, in any process, since the run was started or resumed."""
+        paths = {unit: self.path(unit).with_suffix(FAILED) for unit in self.units}
+        return {
+            unit: json.loads(path.read_text())["error"]
+            for unit, path in paths.items()
+            if path.exists() and not self.done(unit)
+        }
+
     def done(self, unit: Unit) -> bool:
         """Whether the unit's file is there; `sweep` removes those that are damaged."""
         return self.path(unit).exists()
@@ -147,9 +160,11 @@ class RunFolder:
     def sweep(self) -> list[str]:
         """Remove damaged, foreign and half-written unit files; returns the names of damaged ones.
 
-        Every byte is read against the checksums of the archive.
+        Every byte is read against the checksums of the archive. Failed units are tried again.
         """
         folder, damaged = self.out / UNITS, []
+        for path in folder.glob(f"*{FAILED}"):
+            path.unlink()
         known = {unit.file_name for unit in self.units}
         for path in sorted(folder.glob("*.npz")) if folder.exists() else []:
             if path.name.startswith(".") or path.name not in known or not self._intact(path):

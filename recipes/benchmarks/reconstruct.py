@@ -1,117 +1,210 @@
-"""What `reconstruct` costs and survives: time and memory by part, and kills at random moments.
+"""What `reconstruct` costs and survives: time and memory by part, sharing, kills.
 
-python -m recipes.benchmarks.reconstruct cost SCAN       shares of wall time, peak memory
-python -m recipes.benchmarks.reconstruct soak            memory over a file of many slices
-python -m recipes.benchmarks.reconstruct kills --count 20   SIGKILL, then --resume: same bytes?
+python -m recipes.benchmarks.reconstruct cost [SCAN]   wall time and its shares, peak memory
+python -m recipes.benchmarks.reconstruct soak          peak memory over 10 and over 200 slices
+python -m recipes.benchmarks.reconstruct two           two processes against one
+python -m recipes.benchmarks.reconstruct torchrun      two workers, one of them killed
+python -m recipes.benchmarks.reconstruct kills         20 SIGKILLs at random moments, then --resume
+--save writes the study's section of recipes/benchmarks/results/reconstruct.md. Every process has
+one thread. Scans are simulated from the head in examples/data, which no shipped prior has seen.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from inverse_score.io.commits import sha256_file
+from inverse_score.io.commits import commit_bytes, sha256_file
 
+RESULTS = Path(__file__).parent / "results" / "reconstruct.md"
+HEAD = Path(__file__).parents[2] / "examples" / "data" / "head-t1.npz"
 COMMAND = [sys.executable, "-m", "inverse_score"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "-m", "inverse_score"]  # fmt: skip
+TITLE = "<!-- python -m recipes.benchmarks.reconstruct STUDY --save; one thread a process -->\n"
 
 
-def reconstruct(scan: Path, out: Path, *options: str) -> subprocess.Popen:
-    arguments = [*COMMAND, "reconstruct", str(scan), "-o", str(out), "--json", *options]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(scan: Path, out: Path, *options: str, command: list[str] = COMMAND) -> subprocess.Popen:
+    """A running `reconstruct` at 4x, in a process group of its own."""
+    arguments = [*command, "reconstruct", str(scan), "-o", str(out), "--acc", "4", "--json"]
+    return subprocess.Popen(
+        [*arguments, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
 
 
-def summary_of(scan: Path, out: Path, *options: str) -> dict:
-    """summary.json of a run to its end, with its wall time; RuntimeError with what it said."""
-    began = time.perf_counter()
-    run = reconstruct(scan, out, *options)
+def finished(run: subprocess.Popen) -> dict:
+    """What it prints as summary, {} for a process that leaves the end to others."""
     text, errors = run.communicate()
     if run.returncode != 0:
         raise RuntimeError(f"exit {run.returncode}: {errors.strip()}")
-    return {**json.loads(text), "wall": time.perf_counter() - began}
+    return json.loads(text) if text.strip().startswith("{") else {}
 
 
 def simulated(folder: Path, slices: int, size: int) -> Path:
-    """A simulated multi-coil scan of the held-out head in examples/data."""
-    image = Path(__file__).parents[2] / "examples" / "data" / "head-t1.npz"
+    """A simulated 8-coil scan of so many slices, size x size."""
     scan = folder / "scan.h5"
-    arguments = [*COMMAND, "simulate", *[str(image)] * slices, "-o", str(scan)]
+    arguments = [*COMMAND, "simulate", *[str(HEAD)] * slices, "-o", str(scan)]
     subprocess.run([*arguments, "--size", str(size)], check=True, capture_output=True)
     return scan
 
 
-def cost(scan: Path, options: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        done = summary_of(scan, Path(folder) / "out", *options)
-    slices = sum(len(entry["slices"]) for entry in done["scans"])
-    print(f"{slices} slice(s), {done['wall']:.1f} s wall, "
-          f"{done['peak_memory_bytes'] / 2**30:.2f} GiB peak")  # fmt: skip
-    for part, seconds in done["seconds"].items():
-        print(f"  {part:12} {seconds:8.2f} s  {100 * seconds / done['wall']:5.1f} %")
-    for name, scores in done["scans"][0].get("scores", {}).items():
-        print(f"  {name:16} PSNR {scores['psnr']:.2f} dB, SSIM {scores['ssim']:.4f}")
-
-
-def soak(counts: tuple[int, ...] = (10, 200)) -> None:
-    """Peak memory of files of few and many slices; equal where slices are read one at a time."""
-    options = ("--acc", "4", "--samples", "2", "--steps", "1", "--baseline", "none", "--no-pages")
-    for count in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            scan = simulated(Path(folder), count, 96)
-            done = summary_of(scan, Path(folder) / "out", *options)
-        print(f"{count} slices: {done['peak_memory_bytes'] / 2**20:.0f} MiB, {done['wall']:.0f} s")
-
-
 def digests(out: Path) -> dict[str, str]:
+    """Hashes of volume, page and pictures: all that may not depend on the way there."""
     kept = (".h5", ".html", ".png")
     return {str(p.relative_to(out)): sha256_file(p)
             for p in sorted(out.rglob("*")) if p.is_file() and p.suffix in kept}  # fmt: skip
 
 
-def kills(count: int, seed: int = 0) -> int:
-    """Kill a run `count` times at random moments, resume it; how often the bytes differed."""
-    rng = random.Random(seed)
-    options = ("--acc", "4", "--samples", "8", "--steps", "3")
-    with tempfile.TemporaryDirectory() as folder:
-        scan = simulated(Path(folder), 3, 96)
-        done = summary_of(scan, Path(folder) / "whole", *options)
-        expected, wrong, cut = digests(Path(folder) / "whole"), 0, 0
-        for k in range(count):
-            out = Path(folder) / f"killed-{k}"
-            run = reconstruct(scan, out, *options)
-            try:
-                run.wait(rng.uniform(0.1, 1.0) * done["wall"])
-            except subprocess.TimeoutExpired:
-                run.send_signal(signal.SIGKILL)
-            run.communicate()
-            cut += run.returncode == -signal.SIGKILL
-            if run.returncode != 0:
-                began = (out / "manifest.json").exists()
-                summary_of(scan, out, *options, *(["--resume"] if began else []))
-            wrong += digests(out) != expected
-        print(f"{count} runs, {cut} killed, {count - wrong} ended in the bytes of the whole run")
-    return wrong
+def cost(folder: Path, scan: Path | None) -> list[str]:
+    """A whole run with 8 samples and every output: where its time goes."""
+    scan = scan or simulated(folder, 1, 128)
+    began = time.perf_counter()
+    done = finished(started(scan, folder / "out"))
+    wall = time.perf_counter() - began
+    slices = sum(len(entry["slices"]) for entry in done["scans"])
+    parts = {**done["seconds"], "start of Python and imports": wall - sum(done["seconds"].values())}
+    memory = done["peak_memory_bytes"] / 2**30
+    lines = [f"{slices} slice(s) of 128 x 128, 8 coils, 8 samples, all outputs: {wall:.1f} s wall, "
+             f"{memory:.2f} GiB peak.", "", "| part | s | share |", "|---|---|---|"]  # fmt: skip
+    return lines + [f"| {p} | {s:.2f} | {100 * s / wall:.1f} % |" for p, s in parts.items()]
+
+
+def soak(folder: Path, _scan: Path | None) -> list[str]:
+    """Peak memory of files of few and many slices; equal where slices are read one at a time."""
+    options = ("--samples", "1", "--steps", "1", "--baseline", "none", "--no-pages")
+    lines = ["| slices of 64 x 64, 8 coils | peak memory (MiB) | s |", "|---|---|---|"]
+    for count in (10, 200):
+        scan = simulated(folder, count, 64)
+        began = time.perf_counter()
+        done = finished(started(scan, folder / f"out-{count}", *options))
+        wall = time.perf_counter() - began
+        lines.append(f"| {count} | {done['peak_memory_bytes'] / 2**20:.0f} | {wall:.1f} |")
+        scan.unlink()
+    return lines
+
+
+def two(folder: Path, _scan: Path | None) -> list[str]:
+    """One process, then two shards at once, three times in turn."""
+    scan = simulated(folder, 6, 64)
+    options = ("--samples", "4", "--baseline", "none", "--no-pages")
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(3):
+        for count in (1, 2):
+            out = folder / f"out-{turn}-{count}"
+            began = time.perf_counter()
+            shards = [f"{k + 1}/{count}" for k in range(count)]
+            for run in [started(scan, out, *options, "--shard", shard) for shard in shards]:
+                finished(run)
+            times[count].append(time.perf_counter() - began)
+    one, both = (sorted(times[count])[1] for count in (1, 2))
+    same = digests(folder / "out-0-1") == digests(folder / "out-0-2")
+    return [f"6 slices of 64 x 64, 4 samples, medians of 3: one process {one:.1f} s, two shards "
+            f"{both:.1f} s ({one / both:.2f} times as fast), start of Python included; "
+            f"{'the same bytes' if same else 'OTHER BYTES'}."]  # fmt: skip
+
+
+def torchrun(folder: Path, _scan: Path | None) -> list[str]:
+    """Two workers of torchrun make one process's bytes, also after one of them is killed."""
+    scan = simulated(folder, 3, 64)
+    options = ("--samples", "8")
+    finished(started(scan, folder / "one", *options))
+    finished(started(scan, folder / "workers", *options, command=TORCHRUN))
+    out = folder / "killed"
+    run = started(scan, out, *options, "--quiet", command=TORCHRUN)
+    os.kill(_worker(run, out), signal.SIGKILL)
+    began = time.perf_counter()
+    run.communicate(timeout=120)
+    noticed = time.perf_counter() - began
+    left = 6 - len(list((out / ".units").glob("[0-9]*.npz")))
+    finished(started(scan, out, *options, "--resume", command=TORCHRUN))
+    expected = digests(folder / "one")
+    words = ["the same bytes" if digests(folder / name) == expected else "OTHER BYTES"
+             for name in ("workers", "killed")]  # fmt: skip
+    return [f"`torchrun --nproc-per-node 2`: {words[0]} as one process. A worker killed after the "
+            f"first unit: torchrun ended {noticed:.1f} s later with exit code {run.returncode}, "
+            f"{left} of 6 units left; resumed to {words[1]}."]  # fmt: skip
+
+
+def _worker(run: subprocess.Popen, out: Path) -> int:
+    """Process number of a worker once the first unit is committed: the holder of a shard's lock."""
+    while run.poll() is None:
+        if any((out / ".units").glob("[0-9]*.npz")):
+            locks = sorted(out.glob(".shard-*.lock"))
+            return json.loads(locks[-1].read_text())["pid"]
+        time.sleep(0.02)
+    raise RuntimeError(f"torchrun ended before a unit: {run.communicate()[1].strip()[-500:]}")
+
+
+def kills(folder: Path, _scan: Path | None, count: int = 20) -> list[str]:
+    """Kill a run at random moments and resume it; how often the bytes differed."""
+    draw = random.Random(0)
+    options = ("--samples", "5", "--steps", "2", "--quiet")
+    scan = simulated(folder, 2, 64)
+    began = time.perf_counter()
+    finished(started(scan, folder / "whole", *options))
+    wall = time.perf_counter() - began
+    expected, same, cut, units = digests(folder / "whole"), 0, 0, []
+    for k in range(count):
+        out = folder / f"killed-{k}"
+        run = started(scan, out, *options)
+        try:
+            run.wait(draw.uniform(0.2, 1.0) * wall)
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+        run.communicate()
+        if run.returncode != 0:
+            cut += 1
+            units.append(len(list((out / ".units").glob("[0-9]*.npz"))))
+            again = ["--resume"] if (out / "manifest.json").exists() else []
+            finished(started(scan, out, *options, *again))
+        same += digests(out) == expected
+    found = ", ".join(f"{units.count(n)} with {n}" for n in sorted(set(units)))
+    return [f"{count} runs of 4 units, {cut} killed (units committed by then: {found}); {same} of "
+            f"{count} ended in the bytes of the uninterrupted run."]  # fmt: skip
+
+
+STUDIES: dict[str, Callable[..., list[str]]] = {
+    "cost": cost, "soak": soak, "two": two, "torchrun": torchrun, "kills": kills,
+}  # fmt: skip
+
+
+def save(study: str, lines: list[str]) -> None:
+    """Put the study's section into the results, the others as they are, in the order above."""
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=\n## |\Z)", text, re.S | re.M))
+    sections[study] = "\n".join(lines) + "\n"
+    parts = [f"## {name}\n\n{sections[name]}" for name in STUDIES if name in sections]
+    commit_bytes(RESULTS, "\n".join([TITLE, *parts]).encode())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=("cost", "soak", "kills"))
+    parser.add_argument("study", choices=tuple(STUDIES))
     parser.add_argument("scan", nargs="?", type=Path)
-    parser.add_argument("--count", type=int, default=20)
-    arguments, options = parser.parse_known_args()
-    if arguments.study == "kills":
-        sys.exit(1 if kills(arguments.count) else 0)
-    if arguments.study == "soak":
-        return soak()
-    if arguments.scan is None:
-        parser.error("cost needs a scan")
-    return cost(arguments.scan, options)
+    parser.add_argument("--save", action="store_true")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        lines = STUDIES[chosen.study](Path(folder), chosen.scan)
+    print("\n".join(lines))
+    if chosen.save:
+        save(chosen.study, lines)
+    if any("OTHER BYTES" in line for line in lines):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
