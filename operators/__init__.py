@@ -17,6 +17,7 @@ from .noise import Transmission, add_gaussian, poisson_transmission
 from .nufft import NonCartesianMRI
 from .resample import Downsample
 from .spectral import SVD, Transform
+from .volume import EachSlice
 
 __all__ = [
     "REC601",
@@ -27,6 +28,7 @@ __all__ = [
     "CompressedSensing",
     "Diagonal",
     "Downsample",
+    "EachSlice",
     "FromFunction",
     "GaussianBlur",
     "Grayscale",

@@ -11,6 +11,7 @@ from operators import (
     CompressedSensing,
     Diagonal,
     Downsample,
+    EachSlice,
     GaussianBlur,
     Grayscale,
     Identity,
@@ -74,6 +75,8 @@ def zoo(H, W):
         "whitened": Diagonal(uniform(3, H, W) + 0.1, complex=True) @ items,
         "stack of one shape": vstack([CartesianMRI(masks[0]), items]),
         "stack of many shapes": vstack([Identity((2, H, W)), CartesianMRI(masks[1])]),
+        "slices": EachSlice(radon, 3),
+        "slices, each its own": EachSlice(items, 2),
         "function": LinearOperator.from_function(
             lambda x: x.cumsum(-1)[..., ::2], (2, H, W), dtype=torch.float64
         ),

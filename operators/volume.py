@@ -1,0 +1,80 @@
+"""A 2-D operator applied to every slice of a volume, which is one item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .linear import LinearOperator
+
+
+class EachSlice(LinearOperator):
+    """y_d = A x_d for each slice d: x (B, C, D, H, W), y (B, D, *A.out_shape).
+
+    A takes (C, H, W). With parameters an item (A.batch = D) these are the slices' own, the same
+    for every volume. Solves use A's closed form where it has one.
+    """
+
+    _parts = ("operator",)
+
+    def __init__(self, operator: LinearOperator, slices: int):
+        if len(operator.in_shape) != 3:
+            raise ValueError(
+                f"EachSlice takes an operator of images (C, H, W); got {operator.in_shape}"
+            )
+        if operator.batch not in (None, slices):
+            raise ValueError(f"the operator holds {operator.batch} items for {slices} slices")
+        channels, height, width = operator.in_shape
+        super().__init__((channels, slices, height, width), (slices, *operator.out_shape))
+        self.operator, self.slices = operator, slices
+        self.in_complex, self.out_complex = operator.in_complex, operator.out_complex
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._stack(self._each(x).forward(self._planes(x)))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._volume(self._each(y).adjoint(y.flatten(0, 1)))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self._volume(self._each(x)._normal(self._planes(x)))
+
+    @property
+    def fbp(self) -> Callable[..., Tensor]:
+        """The operator's own filtered back-projection of every slice, where it has one."""
+        inner = self.operator.fbp  # type: ignore[attr-defined]
+        return lambda y, **options: self._volume(inner(y.flatten(0, 1), **options))
+
+    def _closed_solve(
+        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
+    ) -> Tensor | None:
+        if isinstance(rho, Tensor) and rho.ndim == 1:
+            rho = rho.expand(len(b)).repeat_interleave(self.slices)
+        if weights is not None:
+            weights = weights.expand(len(b), *self.out_shape).flatten(0, 1)
+        x = self._each(b)._closed_solve(self._planes(b), rho, weights)
+        return None if x is None else self._volume(x)
+
+    def _closed_pinv(self, y: Tensor) -> Tensor | None:
+        x = self._each(y)._closed_pinv(y.flatten(0, 1))
+        return None if x is None else self._volume(x)
+
+    @property
+    def num_measured(self) -> int:
+        count = self.operator.num_measured
+        return int(count.sum()) if isinstance(count, Tensor) else count * self.slices
+
+    def _each(self, batch: Tensor) -> LinearOperator:
+        """The operator for the slices of all volumes of the batch."""
+        if self.operator.batch is None:
+            return self.operator
+        return self.operator[list(range(self.slices)) * len(batch)]
+
+    def _planes(self, x: Tensor) -> Tensor:
+        return x.movedim(2, 1).flatten(0, 1)
+
+    def _stack(self, y: Tensor) -> Tensor:
+        return y.unflatten(0, (-1, self.slices))
+
+    def _volume(self, planes: Tensor) -> Tensor:
+        return self._stack(planes).movedim(1, 2)
