@@ -165,7 +165,7 @@ def pixel_variance(prior: Prior, event_shape: tuple[int, ...], dtype: Any = None
     spectrum = spectrum_of(prior)
     dtype = dtype or torch.float32
     if spectrum is not None:
-        like = torch.empty(1, *event_shape, dtype=dtype)
+        like = torch.empty(1, *image_shape(prior, event_shape), dtype=dtype)
         return float(spectrum.mean_square(math.inf, like))
     r = min(4.0, prior.sde.ratio(prior.sde.T))
     t = prior.sde.time(r)
@@ -176,6 +176,14 @@ def pixel_variance(prior: Prior, event_shape: tuple[int, ...], dtype: Any = None
     slope = (z * (prior.denoise(sigma * z, t) - prior.denoise(-sigma * z, t))).mean() / (2 * sigma)
     m = float(sigma**2 / alpha * slope)
     return m * r**2 / (r**2 - m) if 0 < m < r**2 else 1.0
+
+
+def image_shape(prior: Prior, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(C, H, W) of the images that the error spectrum describes: a volume's slices."""
+    axis = getattr(prior, "axis", None)
+    if len(event_shape) != 4 or axis is None:
+        return event_shape
+    return (*event_shape[: 1 + axis], *event_shape[2 + axis :])
 
 
 def dct(x: Tensor) -> Tensor:

@@ -18,7 +18,14 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sde import Time, per_item
 from .conditional import ConditionalPrior, denoise_with_vjp
-from .covariance import ErrorSpectrum, gaussian_error, pixel_variance, ratio_of, spectrum_of
+from .covariance import (
+    ErrorSpectrum,
+    gaussian_error,
+    image_shape,
+    pixel_variance,
+    ratio_of,
+    spectrum_of,
+)
 from .measurement import Measurement
 
 
@@ -120,12 +127,12 @@ class IsotropicError:
     def __init__(self, prior: Prior, data: Measurement, variance: float | None = None):
         if variance is not None and not variance > 0:
             raise ValueError(f"variance must be positive; got {variance}")
-        shape = data.operator.in_shape
+        shape = image_shape(prior, data.operator.in_shape)
         self.like = torch.empty(1, *shape, dtype=data.y.real.dtype)
         self.spectrum = spectrum_of(prior) if variance is None and len(shape) == 3 else None
         self.variance = variance
         if variance is None and self.spectrum is None:
-            self.variance = pixel_variance(prior, shape, data.y.real.dtype)
+            self.variance = pixel_variance(prior, data.operator.in_shape, data.y.real.dtype)
 
     def __call__(self, ratio: Any) -> Any:
         """A float for a float ratio, (B,) for (B,)."""
