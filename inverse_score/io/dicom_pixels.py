@@ -11,6 +11,7 @@ from ..errors import BadInput
 from .dicom_frames import Frame
 from .dicom_header import dicom_reading, read_header
 from .names import printable
+from .worker import ask
 
 AIR = -1000.0
 _PLUGINS = {
@@ -66,13 +67,16 @@ def _decode(frame: Frame) -> np.ndarray:
     from pydicom.pixels import pixel_array
     from pydicom.uid import UID
 
-    if UID(frame.syntax).is_compressed:
-        check_decodable(frame)
-        with dicom_reading(_where(frame)):
-            _check_codestream(frame)
-    try:
+    if not UID(frame.syntax).is_compressed:
         with dicom_reading(_where(frame)):
             return np.asarray(pixel_array(frame.path, index=frame.index, raw=True))
+    check_decodable(frame)
+    with dicom_reading(_where(frame)):
+        _check_codestream(frame)
+    # Decoders are C and C++ libraries, which a stream can hang or crash.
+    path = str(frame.path.resolve())
+    try:
+        return ask("decode_dicom", _where(frame), path=path, index=frame.index)
     except BadInput as error:
         # pydicom tries what is installed: 12-bit JPEG defeats Pillow, not libjpeg.
         hint = f"; it is {_syntax(frame)}, try: {_remedy(frame)}" if _remedy(frame) else ""

@@ -19,7 +19,7 @@ def noise_whitening(
     bandwidth (Kellman and McVeigh 2005). None, and the reason, where the noise does not serve.
     """
     coils = int(head["active_channels"])
-    if (noise.heads["active_channels"][chosen] != coils).any():
+    if coils < 1 or (noise.heads["active_channels"][chosen] != coils).any():
         return None, "not whitened: the noise scan has another number of coils"
     with noise.opened() as data:
         parts = [noise.samples(int(k), data) for k in chosen[:MAX_READOUTS]]

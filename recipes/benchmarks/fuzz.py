@@ -32,7 +32,7 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.config import load_yaml
 from inverse_score.io.reading import read_scan
 
-SECONDS = 20
+SECONDS = 60
 GROWTH_MB = 300
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 64) - 1)
 
