@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..ct import ct
 from ..mri import MRI
 from ..problem import Problem
 from ..simulate import simulate_ct, simulate_mri
+from . import figures
 from .definition import Case, Definition, Row
 from .scoring import body_mask, scores
 from .sources import Item
@@ -27,41 +29,50 @@ from .sources import Item
 if TYPE_CHECKING:
     from .runner import Run
 
+# Decades of a baseline's strength that an oracle chooses from, on its own scale.
+_STRENGTHS = (-2.5, 1.5)
 # Air of a CT slice lies below this; fat is at -100.
 _BODY_HU = -500.0
 
 
-def mini_mri(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
-    """One slice: simulated k-space, the recipe's own noise, maps and scale, one method."""
-    definition = run.definition
-    problem, truth, rss = _mri_problem(definition, case, item, run.prior)
-    peak = float(truth.max())
-    inside = body_mask(truth[None], 0.05 * peak)
+@dataclass(frozen=True)
+class Scene:
+    """A simulated scan and its truth (H, W): what every row of the table is given.
 
-    def picture(x: Tensor) -> np.ndarray:
-        return as_complex(x).abs().numpy()
+    picture: the image (1, H, W) to score of a solution (1, C, H, W). rss: for MRI the root sum of
+    squares of the noisy, fully sampled data, which is what a scanner would call the truth.
+    """
 
-    def score(image: np.ndarray) -> dict[str, float]:
-        found = scores(definition.metric, truth[None], image, inside)
-        found["psnr rss"] = psnr(rss[None], image, data_range=float(rss.max()))
+    problem: Problem
+    truth: np.ndarray
+    inside: np.ndarray
+    picture: Callable[[Tensor], np.ndarray]
+    rss: np.ndarray | None = None
+
+    def score(self, definition: Definition, image: np.ndarray) -> dict[str, float]:
+        found = scores(definition.metric, self.truth[None], image, self.inside)
+        if self.rss is not None:
+            found["psnr rss"] = psnr(self.rss[None], image, data_range=float(self.rss.max()))
         return found
 
-    return _solved(run, row, item, problem, picture, score)
+    def covered(self, samples: Tensor) -> float:
+        """Share of the body's pixels whose truth lies between the least and largest sample.
+
+        (n - 1) / (n + 1) for n samples of the right posterior.
+        """
+        images = np.concatenate([self.picture(x) for x in samples])
+        within = (images.min(0) < self.truth) & (self.truth < images.max(0))
+        return float(within[self.inside[0]].mean())
+
+
+def mini_mri(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+    """One slice: simulated k-space, the recipe's own noise, maps and scale, one method."""
+    return _solved(run, row, case, item, _mri_scene(run.definition, case, item, run.prior))
 
 
 def mini_ct(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """One slice: simulated counts, weights from them, Hounsfield units out."""
-    definition = run.definition
-    problem, truth = _ct_problem(definition, case, item, run.prior)
-    inside = body_mask(truth[None], _BODY_HU)
-
-    def picture(x: Tensor) -> np.ndarray:
-        return x[:, 0].numpy()
-
-    def score(image: np.ndarray) -> dict[str, float]:
-        return scores(definition.metric, truth[None], image, inside)
-
-    return _solved(run, row, item, problem, picture, score)
+    return _solved(run, row, case, item, _ct_scene(run.definition, case, item, run.prior))
 
 
 _CACHED: dict[tuple[str, str, str], Any] = {}
@@ -75,8 +86,8 @@ def _cached(key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
     return _CACHED[key]
 
 
-def _mri_problem(definition: Definition, case: Case, item: Item, prior: Prior):
-    def make() -> tuple[Problem, np.ndarray, np.ndarray]:
+def _mri_scene(definition: Definition, case: Case, item: Item, prior: Prior) -> Scene:
+    def make() -> Scene:
         options = dict(case.operator)
         image = item.load()[0]
         mask = column_mask(
@@ -99,13 +110,20 @@ def _mri_problem(definition: Definition, case: Case, item: Item, prior: Prior):
         given = full.sens_maps if maps == "true" else None
         kind = "espirit" if given is not None else maps
         recipe = MRI(prior, mask.mask, given, maps=kind)
-        return recipe.prepare(full.kspace * mask.mask), full.ground_truth[0].numpy(), rss
+        truth = full.ground_truth[0].numpy()
+        return Scene(
+            recipe.prepare(full.kspace * mask.mask),
+            truth,
+            body_mask(truth[None], 0.05 * float(truth.max())),
+            lambda x: as_complex(x).abs().numpy(),
+            rss,
+        )
 
     return _cached((definition.name, case.name, item.key), make)
 
 
-def _ct_problem(definition: Definition, case: Case, item: Item, prior: Prior):
-    def make() -> tuple[Problem, np.ndarray]:
+def _ct_scene(definition: Definition, case: Case, item: Item, prior: Prior) -> Scene:
+    def make() -> Scene:
         options = case.operator
         hounsfield = item.load()
         angles = torch.arange(options["views"], dtype=torch.float64) * math.pi / options["views"]
@@ -120,30 +138,36 @@ def _ct_problem(definition: Definition, case: Case, item: Item, prior: Prior):
         )
         noise_std = scan.noise_std[:, None].float()
         recipe = ct(prior, scan.operator, noise_std=noise_std)
-        return recipe.prepare(scan.sinogram[:, None].float()), hounsfield[0].numpy()
+        truth = hounsfield[0].numpy()
+        problem = recipe.prepare(scan.sinogram[:, None].float())
+        return Scene(problem, truth, body_mask(truth[None], _BODY_HU), lambda x: x[:, 0].numpy())
 
     return _cached((definition.name, case.name, item.key), make)
 
 
-def _solved(
-    run: Run,
-    row: Row,
-    item: Item,
-    problem: Problem,
-    picture: Callable[[Tensor], np.ndarray],
-    score: Callable[[np.ndarray], dict[str, float]],
-) -> dict[str, Any]:
+def _solved(run: Run, row: Row, case: Case, item: Item, scene: Scene) -> dict[str, Any]:
     """Scores of the mean of the row's method; a baseline with `tuned` at its best strength."""
     options = dict(row.options)
     tuned = options.pop("tuned", None)
     method = row.method or "auto"
-    began = time.perf_counter()
     if method in ("zero-filled", "fbp"):
-        image = picture(problem.first_look)
-        return {"scores": score(image), "nfe": 0, "vjps": 0, "seconds": 0.0}
-    if tuned is not None:
-        return _tuned(run, row, item, problem, picture, score, options, int(tuned))
-    rec = problem.solve(
+        image = scene.picture(scene.problem.first_look)
+        record: dict[str, Any] = {"nfe": 0, "vjps": 0, "seconds": 0.0}
+        record["scores"] = scene.score(run.definition, image)
+    elif tuned is not None:
+        image, record = _tuned(run, row, scene, options, int(tuned))
+    else:
+        image, record = _sampled(run, row, item, scene, method, options)
+    figures.keep(run.results, case.name, item.key, "truth", scene.truth)
+    figures.keep(run.results, case.name, item.key, row.name, image[0])
+    return record
+
+
+def _sampled(
+    run: Run, row: Row, item: Item, scene: Scene, method: str, options: dict[str, Any]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    began = time.perf_counter()
+    rec = scene.problem.solve(
         run.prior,
         method=method,
         num_samples=row.num_samples,
@@ -151,37 +175,47 @@ def _solved(
         items=[item.number],
         **options,
     )
-    found = score(picture(rec.mean))
+    seconds = time.perf_counter() - began
+    image = scene.picture(rec.mean)
+    found = scene.score(run.definition, image)
     if row.num_samples > 1:
         found["misfit"] = float(rec.misfit.mean())
-    seconds = time.perf_counter() - began
-    return {"scores": found, "nfe": rec.nfe, "vjps": rec.vjps, "seconds": seconds}
+        found["coverage"] = scene.covered(rec.samples)
+    return image, {"scores": found, "nfe": rec.nfe, "vjps": rec.vjps, "seconds": seconds}
 
 
 def _tuned(
-    run: Run,
-    row: Row,
-    item: Item,
-    problem: Problem,
-    picture: Callable[[Tensor], np.ndarray],
-    score: Callable[[np.ndarray], dict[str, float]],
-    options: dict[str, Any],
-    count: int,
-) -> dict[str, Any]:
-    """The best of `count` strengths by PSNR against the truth: an oracle no user has."""
-    best: dict[str, float] = {}
+    run: Run, row: Row, scene: Scene, options: dict[str, Any], count: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The best of `count` strengths by PSNR against the truth: an oracle no user has.
+
+    options' `screen`: so many iterations find the best strength; it and its neighbours then run
+    all `iterations`.
+    """
     began = time.perf_counter()
-    for strength in _strengths(count):
-        rec = problem.solve(run.prior, method=row.method, strength=float(strength), **options)
-        found = score(picture(rec.mean))
-        if not best or found["psnr"] > best["psnr"]:
-            best = {**found, "strength": float(strength)}
-    seconds = (time.perf_counter() - began) / count
-    return {"scores": best, "nfe": 0, "vjps": 0, "seconds": seconds}
+    screen = options.pop("screen", None)
+    strengths = list(np.logspace(*_STRENGTHS, count))
 
+    def attempt(strength: float, **others: Any) -> tuple[float, float, np.ndarray]:
+        options_ = {**options, **others}
+        rec = scene.problem.solve(
+            run.prior, method=row.method, strength=float(strength), **options_
+        )
+        image = scene.picture(rec.mean)
+        return scene.score(run.definition, image)["psnr"], float(strength), image
 
-def _strengths(count: int) -> Sequence[float]:
-    return np.logspace(-2.5, 1.5, count)
+    runs = count
+    if screen is not None:
+        quick = [attempt(strength, iterations=screen)[0] for strength in strengths]
+        best = int(np.argmax(quick))
+        strengths = strengths[max(best - 1, 0) : best + 2]
+        runs += len(strengths)
+    _, strength, image = max(
+        (attempt(strength) for strength in strengths), key=lambda found: found[0]
+    )
+    found = {**scene.score(run.definition, image), "strength": strength}
+    seconds = (time.perf_counter() - began) / runs
+    return image, {"scores": found, "nfe": 0, "vjps": 0, "seconds": seconds}
 
 
 def scan_volume(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""The files of a finished or unfinished benchmark: its table in three formats."""
+"""The files of a finished or unfinished benchmark: its table in three formats, and pictures."""
 
 from __future__ import annotations
 
 from inverse_score.io.commits import commit_bytes
 
-from . import tables
+from . import figures, tables
 from .definition import Definition
 from .results import Results
 
 
 def write(definition: Definition, results: Results) -> str:
-    """table.md, table.csv and table.tex beside the results; returns the Markdown.
+    """table.md, table.csv, table.tex and figures/ beside the results; returns the Markdown.
 
     Every process of a run writes them from what all have finished; the last one has all.
     """
@@ -21,6 +21,7 @@ def write(definition: Definition, results: Results) -> str:
     texts["md"] = f"{definition.title}\n\n{texts['md']}\n\n{note}"
     for suffix, text in texts.items():
         commit_bytes(results.folder / f"table.{suffix}", (text + "\n").encode())
+    figures.write(definition, results)
     return texts["md"]
 
 

@@ -14,7 +14,7 @@ _COST = ("nfe", "vjps", "seconds")
 
 
 def rows_of(definition: Definition, records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Header and lines: method, n, then for each case each metric as "ours | published", cost.
+    """Header and lines: case, method, samples, each metric as "ours [published]", cost, items.
 
     A published value marked * is recalled, not verified.
     """
@@ -23,28 +23,33 @@ def rows_of(definition: Definition, records: Sequence[dict[str, Any]]) -> list[l
         grouped[record["row"], record["case"]].append(record)
     metrics = sorted({name for record in records for name in record["scores"]}, key=_order)
     metrics = metrics or list(definition.metric.names)
-    header = ["method", "samples"]
+    lines = [
+        ["case", "method", "samples", *map(_title, metrics), "calls", "vjps", "s / item", "items"]
+    ]
     for case in definition.cases:
-        header += [f"{case.name} {_title(metric)}" for metric in metrics]
-    lines = [[*header, "calls", "vjps", "s / item", "items"]]
-    for row in definition.rows:
-        cells = [row.name, str(row.num_samples) if row.method else "-"]
-        runs: list[dict[str, Any]] = []
-        for case in definition.cases:
+        for row in definition.rows:
             found = grouped[row.name, case.name]
-            runs += found
+            published = any(p.case in (case.name, None) for p in row.published)
+            if not found and not published:
+                continue
+            cells = [case.name, row.name, str(row.num_samples) if row.method else "-"]
             cells += [_cell(row, case.name, metric, found) for metric in metrics]
-        if not runs and not row.published:
-            continue
-        cells += [_mean([run.get(key) for run in runs], key) for key in _COST]
-        lines.append([*cells, str(len(runs)) if runs else "-"])
+            cells += [_mean([run.get(key) for run in found], key) for key in _COST]
+            lines.append([*cells, str(len(found)) if found else "-"])
     return lines
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """One table a case, under the case's name, without the columns that are empty in all."""
     head, *body = lines
-    text = ["| " + " | ".join(head) + " |", "|" + "|".join("---" for _ in head) + "|"]
-    return "\n".join(text + ["| " + " | ".join(line) + " |" for line in body])
+    keep = [k for k in range(1, len(head)) if k < 3 or any(line[k] != "-" for line in body)]
+    texts = []
+    for case in dict.fromkeys(line[0] for line in body):
+        rows = [[line[k] for k in keep] for line in body if line[0] == case]
+        table = [[head[k] for k in keep], ["---"] * len(keep), *rows]
+        text = ["| " + " | ".join(row) + " |" for row in table]
+        texts.append("\n".join([f"**{case}**", "", *text]))
+    return "\n\n".join(texts)
 
 
 def csv(lines: Sequence[Sequence[str]]) -> str:
@@ -55,7 +60,7 @@ def csv(lines: Sequence[Sequence[str]]) -> str:
 def latex(lines: Sequence[Sequence[str]]) -> str:
     escape = str.maketrans({"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "|": "/"})
     body = [" & ".join(cell.translate(escape) for cell in line) + r" \\" for line in lines]
-    columns = "l" + "r" * (len(lines[0]) - 1)
+    columns = "ll" + "r" * (len(lines[0]) - 2)
     middle = "\n".join([body[0], r"\midrule", *body[1:]])
     return "\n".join(
         [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", middle, r"\bottomrule", r"\end{tabular}"]

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inverse_score.errors import BadInput
-from recipes.benchmarks import tables
+from recipes.benchmarks import figures, tables
 from recipes.benchmarks.definition import definition_names, describe, load_definition
 from recipes.benchmarks.forward import column_mask
 from recipes.benchmarks.generative import frechet_distance, inception_score
+from recipes.benchmarks.minis import Scene
 from recipes.benchmarks.results import Results
 from recipes.benchmarks.scoring import body_mask, scores
 from recipes.benchmarks.sources import open_items
@@ -138,3 +140,29 @@ def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
 def test_the_inception_score_of_certain_uniform_classes_is_their_number():
     logits = 200.0 * torch.eye(5, dtype=torch.float64).repeat(40, 1)
     assert inception_score(logits, splits=4) == pytest.approx(5.0, rel=1e-6)
+
+
+def test_every_image_of_a_run_is_shown_beside_the_truth_and_its_error(tmp_path):
+    definition = load_definition("mini-ct")
+    results = Results(tmp_path, {"definition": "a"})
+    truth = np.linspace(-1000, 400, 64 * 64, dtype=np.float32).reshape(64, 64)
+    results.add({"row": "FBP", "case": "30 views", "item": "a/b", "scores": {"psnr": 20.0}})
+    figures.keep(results, "30 views", "a/b", "truth", truth)
+    figures.keep(results, "30 views", "a/b", "FBP", truth + 280)
+    (path,) = figures.write(definition, results)
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert pixels.shape == (2 * 64 + 15 + 4, 2 * 64 + 4)
+    # 280 HU are a fifth of the window: the brightest error there is; the truth has none.
+    errors = pixels[-64:]
+    assert errors[0, -64] > 200
+    assert errors[0, 0] < 10
+
+
+def test_coverage_counts_the_bodys_pixels_whose_truth_lies_within_the_samples():
+    truth = np.zeros((4, 4))
+    inside = np.zeros((1, 4, 4), dtype=bool)
+    inside[:, 1:3] = True
+    samples = torch.tensor([-1.0, 1.0])[:, None, None, None, None].expand(2, 1, 1, 4, 4).clone()
+    samples[:, :, :, 1] = 5.0
+    scene = Scene(None, truth, inside, lambda x: x[:, 0].numpy())
+    assert scene.covered(samples) == 0.5

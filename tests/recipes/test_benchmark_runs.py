@@ -1,5 +1,7 @@
 """Benchmarks run on miniatures of their data sets, resume, and prepare a user's copy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,8 @@ def test_a_miniature_runs_through_every_operator_and_resumes(tmp_path, prior, da
     lines: list[str] = []
     run(job, lines.append)
     assert len(job.results.records) == len(lines) == 6
-    assert min(r["scores"]["psnr"] for r in job.results.records) > 15
+    # A posterior sample errs by at most twice the prior's variance, in expectation.
+    assert min(r["scores"]["psnr"] for r in job.results.records) > -10 * math.log10(2 * 0.15**2)
     again = start(definition(), prior, tmp_path / "out", prior_hash="h", data=data)
     run(again, lines.append)
     assert len(lines) == 6
