@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def _decode(frame: Frame) -> np.ndarray:
     with dicom_reading(_where(frame)):
         _check_codestream(frame)
     # Decoders are C and C++ libraries, which a stream can hang or crash.
-    path = str(frame.path.resolve())
+    path, pixels = str(frame.path.resolve()), math.prod(frame.size)
+    bounds = {"seconds": 5 + pixels // 500_000, "memory": (2 << 30) + 64 * pixels}
     try:
-        return ask("decode_dicom", _where(frame), path=path, index=frame.index)
+        return ask("decode_dicom", _where(frame), **bounds, path=path, index=frame.index)
     except BadInput as error:
         # pydicom tries what is installed: 12-bit JPEG defeats Pillow, not libjpeg.
         hint = f"; it is {_syntax(frame)}, try: {_remedy(frame)}" if _remedy(frame) else ""

@@ -140,14 +140,14 @@ def attempt(target: Target, content: bytes, folder: Path) -> str:
     return "read"
 
 
-def work(targets: list[Target], first: int, count: int, seed: int, pipe: int) -> None:
-    """Try files first to count - 1, telling each before and after; runs in a child process."""
+def work(targets: list[Target], first: int, stop: int, seed: int, pipe: int) -> None:
+    """Try files first to stop - 1, telling each before and after; runs in a child process."""
     shm = Path("/dev/shm")
     place = shm if shm.is_dir() else None
     with tempfile.TemporaryDirectory(dir=place) as name, open(os.devnull, "w") as null:  # noqa: PTH123
         os.dup2(null.fileno(), 1)
         os.dup2(null.fileno(), 2)
-        for number in range(first, count):
+        for number in range(first, stop):
             target = targets[number % len(targets)]
             content = mutate(target.content, (seed, number))
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -160,12 +160,16 @@ def work(targets: list[Target], first: int, count: int, seed: int, pipe: int) ->
             os.write(pipe, line.encode())
 
 
-def run(targets: list[Target], count: int, seed: int = 0) -> list[tuple[int, str, float, float]]:
-    """(number, outcome, seconds, MB grown) of every file; a dead or hanging worker is replaced."""
+def run(
+    targets: list[Target], count: int, seed: int = 0, first: int = 0
+) -> list[tuple[int, str, float, float]]:
+    """(number, outcome, seconds, MB grown) of files first to first + count - 1.
+
+    A dead or hanging worker is replaced.
+    """
     results: list[tuple[int, str, float, float]] = []
     while len(results) < count:
-        first = len(results)
-        with _worker(targets, first, count, seed) as pipe:
+        with _worker(targets, first + len(results), first + count, seed) as pipe:
             for fields in _lines(pipe):
                 if fields is None:
                     break
@@ -173,10 +177,10 @@ def run(targets: list[Target], count: int, seed: int = 0) -> list[tuple[int, str
                 _tell(targets, results)
             else:
                 if len(results) < count:
-                    results.append((len(results), "crash", 0.0, 0.0))
+                    results.append((first + len(results), "crash", 0.0, 0.0))
                     _tell(targets, results)
                 continue
-            results.append((len(results), "hang", float(SECONDS), 0.0))
+            results.append((first + len(results), "hang", float(SECONDS), 0.0))
             _tell(targets, results)
     return results
 
@@ -190,7 +194,7 @@ def _tell(targets: list[Target], results: list[tuple[int, str, float, float]]) -
 
 
 @contextlib.contextmanager
-def _worker(targets: list[Target], first: int, count: int, seed: int) -> Iterator[int]:
+def _worker(targets: list[Target], first: int, stop: int, seed: int) -> Iterator[int]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -198,7 +202,7 @@ def _worker(targets: list[Target], first: int, count: int, seed: int) -> Iterato
         code = 1
         try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            work(targets, first, count, seed, writer)
+            work(targets, first, stop, seed, writer)
             code = 0
         finally:
             os._exit(code)
@@ -251,11 +255,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         targets = make_targets(Path(name))
-        results = run(targets, options.files, options.seed)
+        results = run(targets, options.files, options.seed, options.first)
     print("\n".join(table(targets, results)))
     sys.exit(any(outcome not in ("read", "refused") for _, outcome, _, _ in results))
 
