@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from operators.linalg import per_item
-
 from ..prior import Prior
-from ..randomness import CORRECTOR, PREDICTOR, Noise
+from ..randomness import PREDICTOR, Noise
 from ..sampling.driver import integrate, start
 from ..sampling.grid import make_grid
 from .measurement import Measurement
 from .moments import IsotropicError
-from .perturbation import gaussian_draw
+from .perturbation import conditional_draw
 
 if TYPE_CHECKING:
     from .methods import Plan
@@ -29,20 +27,21 @@ def daps(
     *,
     ode_calls: int = 1,
     scale: float | None = None,
-    langevin: int = 0,
+    langevin: int | None = None,
 ) -> Tensor:
     """Decoupled annealing (Zhang, Chu, Berner, Meng, Anandkumar & Song 2025), alg. 1.
 
     At every level r = sigma / alpha: m from x_t by `ode_calls` Euler steps of the
     probability-flow ODE (1: m = x0_hat); x_0 ~ N(m, v) p(y | x_0) / Z; x_s = alpha_s x_0 +
-    sigma_s z. The Gaussian is drawn exactly, or by `langevin` steps from m, each of half the
-    largest curvature's inverse. v: the prior's mean variance of x_0 given x_t (default), or
+    sigma_s z. x_0 is drawn exactly where A is linear and langevin 0 (default there), else by
+    `langevin` Metropolis-adjusted moves from m (50 where A is not linear), which take any
+    differentiable A. v: the prior's mean variance of x_0 given x_t (default), or
     (scale r)^2 (preset "paper": scale 1, 5 ODE calls, 100 Langevin steps). Approximates
     p(x_0 | x_t) by an isotropic Gaussian, which a smooth prior becomes as r -> 0: exact as the
     last level -> 0 with ever more levels. One x_0 a level: (levels - 1) * ode_calls + 1 calls.
     """
-    if ode_calls < 1 or langevin < 0:
-        raise ValueError(f"need ode_calls >= 1 and langevin >= 0; got {ode_calls} and {langevin}")
+    if ode_calls < 1:
+        raise ValueError(f"ode_calls must be at least 1; got {ode_calls}")
     if scale is not None and not scale > 0:
         raise ValueError(f"scale must be positive; got {scale}")
     sde = prior.sde
@@ -53,10 +52,7 @@ def daps(
         r = sde.ratio(t)
         m = flow(prior, x, t, end, ode_calls)
         v = error(r) if error is not None else (scale * r) ** 2
-        if langevin:
-            x0 = _langevin(data, m, v, noise, k * langevin, langevin)
-        else:
-            x0 = gaussian_draw(data, m, v, noise, k)
+        x0 = conditional_draw(data, m, v, noise, k, langevin)
         return sde.alpha(s) * x0 + sde.sigma(s) * noise(x, k, PREDICTOR), m
 
     shape = (len(data), *data.operator.in_shape)
@@ -75,16 +71,3 @@ def flow(prior: Prior, x: Tensor, t: float, end: float, calls: int) -> Tensor:
         x0_hat = prior.denoise(x, a)
         x = sde.alpha(b) * x0_hat + sde.sigma(b) / sde.sigma(a) * (x - sde.alpha(a) * x0_hat)
     return prior.denoise(x, times[-1])
-
-
-def _langevin(
-    data: Measurement, m: Tensor, v: float, noise: Noise, first: int, steps: int
-) -> Tensor:
-    """x <- x + h (A^T W (y - A x) + (m - x) / v) + sqrt(2 h) z, 2 h (|A^T W A| + 1 / v) = 1."""
-    h = 0.5 / (data.gain + 1 / v)
-    x = m
-    for j in range(steps):
-        drift = data.gradient(x) + (m - x) / v
-        z = noise(x, first + j, CORRECTOR)
-        x = x + per_item(h, x) * drift + per_item((2 * h).sqrt(), x) * z
-    return x

@@ -26,6 +26,8 @@ class Measurement:
     the log-likelihood is -|y - A u|_W^2 / 2. For exact data W = 1, and `exact` is True.
     """
 
+    linear = True
+
     def __init__(self, operator: LinearOperator, y: Tensor, noise_std: float | Tensor):
         self.operator, self.y = operator, y
         self.noise_std = _spread(noise_std, y)
@@ -49,6 +51,15 @@ class Measurement:
     def gradient(self, u: Tensor) -> Tensor:
         """A^T W (y - A u), the gradient of the log-likelihood."""
         return self.backproject(self.residual(u))
+
+    def log_likelihood(self, u: Tensor) -> Tensor:
+        """(B,): -|y - A u|_W^2 / 2."""
+        white = self.weights.sqrt() * self.residual(u)
+        return -0.5 * inner(white, white)
+
+    def at(self, u: Tensor) -> Measurement:
+        """The linear measurement that agrees with this one about u (B, *in_shape): itself."""
+        return self
 
     def backproject(self, r: Tensor) -> Tensor:
         """A^T W r."""

@@ -13,7 +13,7 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sampling import SAMPLERS, end_ratio, make_grid, start
 from ..sampling.driver import Callback, Hook, integrate
-from . import baselines, consistency, daps, guidance, particles, spectral
+from . import baselines, consistency, daps, guidance, particles, spectral, split_gibbs
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
 from .moments import COVARIANCES
@@ -98,14 +98,14 @@ def moment_matching(
     return chosen(prior, data, **options)
 
 
-def _run_proximal(cls: type[consistency.Consistent], zeta: float) -> tuple[Run, Any]:
+def _run_proximal(cls: type[consistency.Consistent]) -> tuple[Run, Any]:
     def run(
         prior: Prior,
         data: Measurement,
         noise: Noise,
         plan: Plan,
         *,
-        zeta: float = zeta,
+        zeta: float | None = None,
         **options: Any,
     ) -> Tensor:
         cond = cls(prior, data, **options)
@@ -117,11 +117,17 @@ def _run_proximal(cls: type[consistency.Consistent], zeta: float) -> tuple[Run, 
 
 
 def _run_ddnm(
-    prior: Prior, data: Measurement, noise: Noise, plan: Plan, *, eta: float = 1.0
+    prior: Prior, data: Measurement, noise: Noise, plan: Plan, *, eta: float | None = None
 ) -> Tensor:
-    """DDNM / DDNM+ (Wang, Yu & Zhang 2023), alg. 1 and 4 without time travel."""
-    cond = consistency.NullSpaceStep(prior, data)
-    step = consistency.null_space_step(cond, noise, eta=eta)
+    """DDNM / DDNM+ (Wang, Yu & Zhang 2023), alg. 1 and 4 without time travel.
+
+    eta a number: theirs; None (default): the same projection with fresh noise tied to the step.
+    """
+    cond = consistency.NullSpaceStep(prior, data, paper=eta is not None)
+    if eta is None:
+        step = consistency.renoise(cond, noise, zeta=None)
+    else:
+        step = consistency.null_space_step(cond, noise, eta=eta)
     xT = start_of(prior, data, noise)
     return integrate(step, cond, xT, plan.times, callback=plan.callback)
 
@@ -162,10 +168,10 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-def _proximal(cls: type[consistency.Consistent], zeta: float, **settings: Any) -> Method:
-    run, options = _run_proximal(cls, zeta)
+def _proximal(cls: type[consistency.Consistent], **settings: Any) -> Method:
+    run, options = _run_proximal(cls)
 
-    def options_of(*, zeta: float = zeta, **rest: Any) -> None: ...
+    def options_of(*, zeta: float | None = None, **rest: Any) -> None: ...
 
     options_of.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -212,16 +218,20 @@ METHODS: dict[str, Method] = {
         presets={"paper": {"eta": 0.85, "steps": 100, "kind": "uniform"}},
     ),
     "diffpir": _proximal(
-        consistency.ProximalStep, 1.0, steps=100,
+        consistency.ProximalStep, steps=100,
         presets={"paper": {"lam": 7.0, "zeta": 0.3, "steps": 100, "kind": "uniform"}},
     ),
     "dds": _proximal(
-        consistency.KrylovStep, 0.85**2, steps=50, needs_noise=False,
+        consistency.KrylovStep, steps=50, needs_noise=False,
         presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
     ),
     "daps": Method(
         daps.daps, steps=200,
         presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},
+    ),
+    "split-gibbs": Method(
+        split_gibbs.split_gibbs, steps=100,
+        presets={"paper": {"rho_start": 10.0, "decay": 0.9, "rho_end": 0.3, "inner": 100}},
     ),
     "smc": Method(particles.smc, steps=50),
     "ddrm": Method(
