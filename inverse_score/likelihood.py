@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .prior import Prior
 from .randomness import MEASUREMENT, PROBE, Noise
-from .sampling.driver import counted
+from .sampling.driver import choose, counted
 from .sampling.generate import as_prior
 from .sampling.grid import check_grid
 from .sampling.ode import flow, item_norm, odeint, scale, time_within
@@ -33,6 +33,7 @@ def log_likelihood(
     probes: int = 8,
     probe: str = "rademacher",
     t_end: float | None = None,
+    terminal: str = "sde",
     rtol: float = 1e-5,
     atol: float = 1e-5,
     seed: int = 0,
@@ -43,8 +44,12 @@ def log_likelihood(
 
     trace: "exact" takes d vector-Jacobian products a call, "hutchinson" `probes` of them with
     "rademacher" or "gaussian" probes of each item's own; "auto" is exact up to d = 256. p_t is the
-    law of alpha x_0 + sigma eps: at t_min the data, barely blurred. info: t_end, nfe, vjps, trace,
-    probes, and standard_error (B,), 0 for the exact trace, nan for one probe.
+    law of alpha x_0 + sigma eps: at t_min the data, barely blurred.
+    terminal: the law taken for x_T. "sde" is N(0, sigma^2), from which samplers start: log p is the
+    density of what `sample(method="ode")` draws (Song et al. 2021). "tweedie" is p_T itself up to
+    terms of order (alpha / sigma)^2, for one call more; it matters where data are far from 0 in
+    units of sigma(T) / alpha(T). info: t_end, nfe, vjps, trace, probes, and standard_error (B,),
+    0 for the exact trace, nan for one probe.
     """
     prior, u = _prepared(prior, x)
     t_end = _end_time(prior, t_end)
@@ -52,7 +57,9 @@ def log_likelihood(
     kind = _trace_kind(trace, u[0].numel())
     traces = _exact_trace if kind == "exact" else _hutchinson(u, noise, probes, probe)
     prior, counter = counted(prior)
-    logs = _log_density(prior, u, t_end, traces, rtol, atol)
+    y, growth = _integrated(prior, u, t_end, traces, rtol, atol)
+    xT = y * scale(prior.sde, prior.sde.T)
+    logs = choose(TERMINALS, terminal, "terminal law")(prior, xT)[:, None] + growth
     dims = u[0].numel()
     logp = logs.mean(1) - dims * math.log(prior.range[0])
     if not return_info:
@@ -154,10 +161,10 @@ def interpolate(z: Tensor, w: Tensor, weight: float) -> Tensor:
     return (mixed / torch.sin(angle)).reshape(z.shape)
 
 
-def _log_density(
+def _integrated(
     prior: Prior, u: Tensor, t: float, traces: Trace, rtol: float, atol: float
-) -> Tensor:
-    """log p_t(u) for each estimate of the trace: (B, estimates)."""
+) -> tuple[Tensor, Tensor]:
+    """y at T and log p_t(u) - log p_T(x_T) for each estimate of the trace, (B, estimates)."""
     sde, dims = prior.sde, u[0].numel()
 
     def slope(log_ratio: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -175,13 +182,37 @@ def _log_density(
         count = traces.count if isinstance(traces, _Hutchinson) else 1
         state = (y, y.new_zeros(len(y), count))
         y, growth = odeint(slope, state, sde, t, sde.T, rtol, atol, _joint_norm)
-        mean, std = sde.terminal(tuple(u.shape))
-        z = (y * scale(sde, sde.T) - mean.to(y)) / std
-        start = -0.5 * (z.flatten(1) ** 2).sum(1) - dims * (
-            0.5 * math.log(2 * math.pi) + math.log(std)
-        )
-        # From the density of y at T to that of x at t.
-        return start[:, None] + growth + dims * math.log(scale(sde, sde.T) / scale(sde, t))
+    # From the density of y at T to that of x at t.
+    return y, growth + dims * math.log(scale(sde, sde.T) / scale(sde, t))
+
+
+def _log_terminal(prior: Prior, xT: Tensor) -> Tensor:
+    """log N(x_T; mean, std^2) of sde.terminal, (B,)."""
+    mean, std = prior.sde.terminal(tuple(xT.shape))
+    return _log_normal(xT - mean.to(xT), std)
+
+
+@torch.no_grad()
+def _log_tweedie(prior: Prior, xT: Tensor) -> Tensor:
+    """log p_T(x_T) ~ log N(x_T; alpha m, sigma^2) with m = E[x_0 | x_T / 2], (B,).
+
+    log p_T(x) = log N(x; 0, sigma^2) + log E exp((alpha x.x_0 - alpha^2 |x_0|^2 / 2) / sigma^2).
+    The last term's gradient is alpha E[x_0 | x] / sigma^2 (Tweedie), which the midpoint rule
+    integrates from 0 to x; at x = 0 it is -alpha^2 E|x_0|^2 / (2 sigma^2), where |m|^2 stands for
+    E|x_0|^2.
+    """
+    sde = prior.sde
+    m = prior.denoise(0.5 * xT, sde.T)
+    return _log_normal(xT - sde.alpha(sde.T) * m, sde.sigma(sde.T))
+
+
+TERMINALS = {"sde": _log_terminal, "tweedie": _log_tweedie}
+
+
+def _log_normal(x: Tensor, std: float) -> Tensor:
+    """log N(x; 0, std^2 I) of each item, (B,)."""
+    log_one = 0.5 * math.log(2 * math.pi) + math.log(std)
+    return -0.5 * (x.flatten(1) / std).square().sum(1) - x[0].numel() * log_one
 
 
 def _joint_norm(state: tuple[Tensor, Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from inverse_score import bits_per_dim, encode, log_likelihood, sample
 from inverse_score.gaussian import GaussianPrior
 from inverse_score.likelihood import decode, interpolate
 from inverse_score.sde import VESDE, VPSDE, CosineVPSDE, KarrasSDE, SubVPSDE
-from recipes.benchmarks.toys import stationary
+from recipes.benchmarks.toys import grid_of_modes, stationary
 
 sdes = pytest.mark.parametrize(
     "sde", [VPSDE(), SubVPSDE(), VESDE(), CosineVPSDE(), KarrasSDE()], ids=lambda sde: sde.name
@@ -28,16 +28,32 @@ def test_exact_trace_gives_the_closed_form_density(sde):
     terminal = Normal(0.0, sde.sigma(sde.T)).log_prob(xT).flatten(1).sum(1)
     gap = (terminal - prior.log_prob(xT, sde.T)) / (4 * BIT)
     assert (error - gap).abs().max() < 0.001
-    assert error.abs().mean() < 0.005
+    corrected = log_likelihood(x, prior, terminal="tweedie") - prior.log_prob(x, prior.t_min)
+    assert corrected.abs().max() / (4 * BIT) < 0.005
     assert info["trace"] == "exact"
     assert info["t_end"] == prior.t_min
     assert info["vjps"] == 4 * info["nfe"]
 
 
+@pytest.mark.parametrize("sde", [VPSDE(), VESDE()], ids=lambda sde: sde.name)
+def test_the_corrected_terminal_law_brings_modes_far_from_zero_within_the_target(sde):
+    """With N(0, sigma_T^2) itself the start's law is the whole error: up to 0.05 bits / dim."""
+    prior = grid_of_modes(sde)
+    x = prior.sample(32, t=prior.t_min)
+    errors = {}
+    for terminal in ("sde", "tweedie"):
+        found, info = log_likelihood(x, prior, terminal=terminal, return_info=True)
+        errors[terminal] = (found - prior.log_prob(x, prior.t_min)).abs() / (2 * BIT)
+        errors[terminal + " nfe"] = info["nfe"]
+    assert errors["sde"].max() > 0.01
+    assert errors["tweedie"].max() < 0.003
+    assert errors["tweedie nfe"] == errors["sde nfe"] + 1
+
+
 def test_the_density_is_that_of_the_time_where_it_stops():
     prior, t = stationary(SubVPSDE(), 2), 0.2
     x = prior.sample(8, t=t)
-    error = log_likelihood(x, prior, t_end=t) - prior.log_prob(x, t)
+    error = log_likelihood(x, prior, t_end=t, terminal="tweedie") - prior.log_prob(x, t)
     assert error.abs().max() / (4 * BIT) < 0.005
     assert (prior.log_prob(x, t) - prior.log_prob(x)).abs().min() / (4 * BIT) > 0.1
 
@@ -125,6 +141,8 @@ def test_bad_arguments_say_what_was_expected():
     x = torch.zeros(1, 1, 3, 3)
     with pytest.raises(ValueError, match="trace must be 'auto', 'exact' or 'hutchinson'"):
         log_likelihood(x, prior, trace="full")
+    with pytest.raises(ValueError, match="unknown terminal law 'vp'; known: sde, tweedie"):
+        log_likelihood(x, prior, terminal="vp")
     with pytest.raises(ValueError, match="probes must be an integer >= 1; got 0"):
         log_likelihood(x, prior, trace="hutchinson", probes=0)
     with pytest.raises(ValueError, match="x must hold 256 levels equally spaced over"):
