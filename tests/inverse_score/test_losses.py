@@ -102,7 +102,8 @@ def test_the_likelihood_weighting_gives_the_same_integral_for_any_law_of_t(sde):
         scatter.append(each.std().item() / math.sqrt(len(x0)))
     for mean, error in zip(means[::2], scatter[::2], strict=True):
         assert abs(mean - means[1]) < 4 * math.hypot(error, scatter[1])
-    assert scatter[1] <= min(scatter) * 1.01
+    # The scatter's own scatter is some percent.
+    assert scatter[1] <= min(scatter) * 1.1
 
 
 @pytest.mark.parametrize("sde", [*SDES, CosineVPSDE()], ids=lambda sde: sde.name)
