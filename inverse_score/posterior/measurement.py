@@ -61,6 +61,10 @@ class Measurement:
         """The linear measurement that agrees with this one about u (B, *in_shape): itself."""
         return self
 
+    def pullback(self, u: Tensor, r: Tensor) -> Tensor:
+        """A^T r, unweighted; for other A the derivative's transpose at u."""
+        return self.operator.T(r)
+
     def backproject(self, r: Tensor) -> Tensor:
         """A^T W r."""
         return self.operator.T(self.weights * r)
@@ -126,6 +130,13 @@ class Measurement:
         part.noise_std = self.noise_std.expand(self.y.shape)
         part.weights = self.weights * keep
         return part
+
+    def noisy(self, ratio: float) -> Measurement:
+        """Exact data as if measured with noise `ratio` times |A|, in u; others as they are."""
+        if not self.exact:
+            return self
+        size = per_item(self.gain.sqrt(), self.y)
+        return Measurement(self.operator, self.y, ratio * torch.as_tensor(size))
 
     def rows(self, index: Sequence[int]) -> Measurement:
         """The measurement of some of the items, repeats allowed."""

@@ -13,7 +13,17 @@ from ..prior import Prior
 from ..randomness import Noise
 from ..sampling import SAMPLERS, end_ratio, make_grid, start
 from ..sampling.driver import Callback, Hook, integrate
-from . import baselines, consistency, daps, guidance, particles, spectral, split_gibbs
+from . import (
+    baselines,
+    consistency,
+    daps,
+    guidance,
+    particles,
+    red_diff,
+    score_mri,
+    spectral,
+    split_gibbs,
+)
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
 from .moments import COVARIANCES
@@ -80,7 +90,8 @@ class Method:
 
 def _by_score(conditional: Callable[..., Prior], **settings: Any) -> Method:
     def run(prior: Prior, data: Measurement, noise: Noise, plan: Plan, **options: Any) -> Tensor:
-        return plan.sample(conditional(prior, data, **options), data, noise)
+        u = plan.sample(conditional(prior, data, **options), data, noise)
+        return u + data.pinv(data.residual(u)) if data.exact else u
 
     return Method(run, conditional, **settings)
 
@@ -88,14 +99,19 @@ def _by_score(conditional: Callable[..., Prior], **settings: Any) -> Method:
 def moment_matching(
     prior: Prior, data: Measurement, *, covariance: str = "jacobian", **options: Any
 ) -> ConditionalPrior:
-    """The conditional prior of moment matching, with one of three covariances of x_0 given x_t."""
+    """The conditional prior of moment matching, with one of three covariances of x_0 given x_t.
+
+    Exact data are taken to have noise |A| times five times the prior's smallest noise-to-signal:
+    sampling ends at a fifth of the data's noise, and the prior knows nothing finer. `solve` then
+    projects the samples onto A x = y.
+    """
     if covariance not in COVARIANCES:
         raise ValueError(f"covariance must be one of {', '.join(COVARIANCES)}; got {covariance!r}")
     chosen = COVARIANCES[covariance]
     known = _keywords(chosen)
     if not set(options) <= set(known):
         raise options_error(f"moment-matching, {covariance}", set(options) - set(known), known)
-    return chosen(prior, data, **options)
+    return chosen(prior, data.noisy(5 * prior.sde.ratio(prior.t_min)), **options)
 
 
 def _run_proximal(cls: type[consistency.Consistent]) -> tuple[Run, Any]:
@@ -152,15 +168,39 @@ def _run_song22(
     lam None: r^2 / (r^2 + level^2), level the data's noise in the best measured direction, which
     is 1 while the diffusion's noise dominates; a number (preset "paper": 1): itself, throughout.
     """
+    hook = consistency.replacement_hook(prior, data, noise, _replacement_weight(data, lam))
+    u = plan.sample(prior, data, noise, hook)
+    return u + data.pinv(data.residual(u)) if data.exact else u
+
+
+def _replacement_weight(data: Measurement, lam: float | None) -> Callable[[float], Any]:
     if lam is not None and not 0 <= lam <= 1:
         raise ValueError(f"lam must lie in [0, 1]; got {lam}")
 
     def weight(r: float) -> Any:
         return r**2 / (r**2 + data.level**2) if lam is None else lam
 
-    hook = consistency.replacement_hook(prior, data, noise, weight)
-    u = plan.sample(prior, data, noise, hook)
-    return u + data.pinv(data.residual(u)) if data.exact else u
+    return weight
+
+
+def _run_mcg(
+    prior: Prior,
+    data: Measurement,
+    noise: Noise,
+    plan: Plan,
+    *,
+    weight: float | None = None,
+    lam: float | None = None,
+) -> Tensor:
+    """MCG (Chung, Sim, Ryu & Ye 2022), alg. 1: the gradient of DPS, then replacement.
+
+    weight, as of "dps": None the Gaussian likelihood's, a number the paper's. lam, as of "song22":
+    None by the data's noise, preset "paper" 1, which puts y_t on the measured part after every
+    step. The data thus enter twice, which no limit makes exact. One vjp a call.
+    """
+    cond = guidance.PosteriorSampling(prior, data, weight=weight)
+    hook = consistency.replacement_hook(prior, data, noise, _replacement_weight(data, lam))
+    return plan.sample(cond, data, noise, hook)
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -183,7 +223,7 @@ def _proximal(cls: type[consistency.Consistent], **settings: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "moment-matching": _by_score(moment_matching, sampler="dpm++2m"),
+    "moment-matching": _by_score(moment_matching, sampler="dpm++2m", needs_noise=False),
     "pigdm": _by_score(
         guidance.PseudoinverseGuidance,
         differentiates=True,
@@ -195,6 +235,10 @@ METHODS: dict[str, Method] = {
         presets={
             "paper": {"weight": 1.0, "sampler": "ancestral", "steps": 1000, "kind": "uniform"}
         },
+    ),
+    "mcg": Method(
+        _run_mcg, sampler="ancestral", steps=100, differentiates=True,
+        presets={"paper": {"weight": 1.0, "lam": 1.0, "steps": 1000, "kind": "uniform"}},
     ),
     "song21": _by_score(
         guidance.NoisyLikelihood, presets={"paper": {"sampler": "pc", "steps": 1000}}
@@ -212,6 +256,15 @@ METHODS: dict[str, Method] = {
     "song22": Method(
         _run_song22, sampler="pc", steps=250, needs_noise=False,
         presets={"paper": {"lam": 1.0, "steps": 1000, "kind": "uniform"}},
+    ),
+    "score-mri": Method(
+        score_mri.score_mri, sampler="pc", steps=250,
+        presets={"paper": {"lam": 1.0, "steps": 2000, "kind": "uniform",
+                           "sampler_options": {"corrector_options": {"snr": 0.16}}}},
+    ),
+    "red-diff": Method(
+        red_diff.red_diff, steps=100,
+        presets={"paper": {"lr": 0.1, "weight": 0.25, "steps": 1000, "kind": "uniform"}},
     ),
     "ddnm": Method(
         _run_ddnm, consistency.NullSpaceStep, steps=100, needs_noise=False, options_of=_run_ddnm,
