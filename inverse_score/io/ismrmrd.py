@@ -56,14 +56,15 @@ def read_ismrmrd(path: str | Path, key: str | None = None, nan: str = "refuse") 
         noise_group, noise_heads = _noise_heads(file, groups, group, heads, path.name)
     kept, notes = keep(heads, choice, path.name)
     grid = Grid.from_header(header, heads[kept], path.name)
+    conjugate = "siemens" in header_text(header, _VENDOR_TEXT, "").lower()
     whitening = None
     if noise_heads is not None:
-        source = Readouts(path, noise_group, noise_heads, conjugate=False)
+        # Conjugated as the scan is: the coils' covariance is complex.
+        source = Readouts(path, noise_group, noise_heads, conjugate)
         chosen = np.flatnonzero(flagged(noise_heads, NOISE))
         bandwidth = header_number(header, _BANDWIDTH, path.name, 1.0)
         whitening, note = noise_whitening(source, chosen, heads[kept[0]], bandwidth)
         notes.append(note)
-    conjugate = "siemens" in header_text(header, _VENDOR_TEXT, "").lower()
     readouts = Readouts(path, group, heads, conjugate, kept, whitening)
     scan, more = grid_readouts(readouts, grid)
     return replace(

@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadInput
+from .guard import check_slice
 from .mrd_grid import Readouts, grid_readouts
 from .mrd_header import Grid
 from .scan import Scan
 from .whitening import noise_whitening
+from .worker import ask
 
 HEAD = np.dtype([
     ("flags", "u8"), ("number_of_samples", "i4"), ("active_channels", "i4"),
@@ -66,8 +68,7 @@ def read_twix(path: str | Path, key: str | None = None, nan: str = "refuse") -> 
     readouts = TwixReadouts(path, str(wanted), heads, conjugate=True, kept=kept)
     noise = np.flatnonzero(reasons == "noise")
     if len(noise):
-        source = replace(readouts, conjugate=False)
-        whitening, note = noise_whitening(source, noise, heads[kept[0]], bandwidth=1.0)
+        whitening, note = noise_whitening(readouts, noise, heads[kept[0]], bandwidth=1.0)
         readouts, notes = replace(readouts, whitening=whitening), [*notes, note]
     grid = replace(grid, slices=len(np.unique(heads["idx"]["slice"][kept])))
     scan, more = grid_readouts(readouts, grid)
@@ -102,6 +103,10 @@ def _stamp(path: Path) -> int:
 @lru_cache(maxsize=1)
 def _measurement(path: Path, number: int, _version: int) -> dict:
     twixtools = _twixtools()
+    # The parser follows lengths and indices of the file without bounds: elsewhere first.
+    size = path.stat().st_size
+    bounds = {"seconds": 10 + size // 10_000_000, "memory": (512 << 20) + size}
+    ask("parse_twix", path.name, **bounds, path=str(path.resolve()))
     with _quiet(path.name):
         # All headers are needed to count the measurements; samples stay on disk.
         found = twixtools.read_twix(
@@ -152,6 +157,7 @@ def _grid(protocol: dict, heads: np.ndarray, name: str) -> tuple[Grid, float]:
     partitions = int(kspace["lPartitions"]) if is_3d else 1
     if min(base, lines, partitions) < 1 or max(base, lines, partitions) > 16384:
         raise BadInput(f"{name}: the protocol encodes {base} x {lines} x {partitions}")
+    check_slice(f"{name}, one slice", 16 * base * lines * int(heads["active_channels"].max()))
     oversampled = 1.0 + float(kspace.get("dPhaseOversamplingForDialog", 0.0))
     dwell = float(protocol.get("sRXSPEC", {}).get("alDwellTime", [0])[0]) / 1000
     field = tuple(float(first[n]) for n in ("dReadoutFOV", "dPhaseFOV", "dThickness"))

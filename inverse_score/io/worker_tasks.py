@@ -56,10 +56,22 @@ def decode_dicom(path: str, index: int) -> np.ndarray:
     return np.asarray(pixel_array(Path(path), index=index, raw=True))
 
 
+def parse_twix(path: str) -> int:
+    """Headers and protocol of every measurement; returns how many there are."""
+    import twixtools
+
+    return len(
+        twixtools.read_twix(
+            path, parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False
+        )
+    )
+
+
 TASKS = {
     "walk_hdf5": walk_hdf5,
     "hdf5_attribute": hdf5_attribute,
     "decode_dicom": decode_dicom,
+    "parse_twix": parse_twix,
 }
 
 

@@ -29,7 +29,7 @@ KSPACE = centred_fft(IMAGES, (-2, -1)).astype(np.complex64)
 def make_targets(folder: Path) -> list[Target]:
     """Targets of all formats whose optional packages are installed."""
     makers = (_fastmri, _ismrmrd, _sinogram, _plain_hdf5, _npz, _npy, _cfl, _ra, _nifti, _dicom,
-              _compressed_dicom, _yaml, _prior)  # fmt: skip
+              _compressed_dicom, _yaml, _prior, _twix)  # fmt: skip
     return [target for make in makers for target in make(folder)]
 
 
@@ -172,3 +172,14 @@ def _prior(folder: Path) -> list[Target]:
     path = folder / "a.safetensors"
     save_prior(Prior(torch.nn.Linear(2, 2), VESDE(), output="eps", event_shape=(2,)), path)
     return [Target("prior .safetensors", path.read_bytes(), "a.safetensors", read_prior_header)]
+
+
+def _twix(folder: Path) -> list[Target]:
+    """Half of the file is a header of zeros, whose mutations find little; the rest is parsed."""
+    try:
+        from .twix_sample import write_twix
+
+        path = write_twix(folder / "a.dat", IMAGES)
+    except ImportError:
+        return []
+    return [Target("Siemens .dat", path.read_bytes(), "a.dat", read_wholly)]
