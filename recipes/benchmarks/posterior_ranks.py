@@ -12,7 +12,7 @@ from inverse_score.uncertainty import binomial_band, coverage, rank_uniformity, 
 
 from .posterior_problems import Problem, measured
 
-PROBLEMS, SAMPLES = 240, 19
+PROBLEMS, SAMPLES = 160, 9
 
 
 def measure(rows: Any, samples: int) -> None:
