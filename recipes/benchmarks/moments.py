@@ -57,7 +57,7 @@ def exact_moments(
     the eigenbasis of its covariance, all (d,); the start is the SDE's terminal law. draws: the most
     draws of noise a step, known for the named samplers."""
     run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
-    diagonal = _Diagonal(prior)
+    diagonal = Diagonal(prior)
     if draws is None:
         draws = DRAWS.get(sampler, 2) if isinstance(sampler, str) and not options else 2
     rows = 2 + draws * (len(times) - 1)
@@ -67,7 +67,7 @@ def exact_moments(
     return x[0] - diagonal.center, (x[1:] - x[0]).square().sum(0), diagonal.variance
 
 
-class _Diagonal(Prior):
+class Diagonal(Prior):
     """The Gaussian prior in the eigenbasis of its covariance, where it costs no matrix product."""
 
     def __init__(self, prior: GaussianPrior):

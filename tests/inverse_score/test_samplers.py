@@ -24,7 +24,7 @@ from inverse_score.sde import (
     SubVPSDE,
 )
 from recipes.benchmarks.moments import exact_kl, exact_moments
-from recipes.benchmarks.samplers import draw
+from recipes.benchmarks.sampler_runs import draw
 from recipes.benchmarks.toys import excess_kl, grid_of_modes, mode_report, stationary
 
 SDES = [VPSDE(), SubVPSDE(), VESDE(), CosineVPSDE(), DiscreteVPSDE(), KarrasSDE()]
