@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Study:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Verdict, samples and truth of a study; conformal is None for self-drawn images."""
+    """Verdict, samples and truth of a study; people is whose image each is, and conformal the
+    factor learnt on all of them; both None for self-drawn images."""
 
     study: Study
     verdict: Verdict
@@ -52,6 +53,7 @@ class Outcome:
     truth: Tensor
     source: str
     conformal: dict[str, Any] | None
+    people: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,12 +71,13 @@ class Outcome:
         commit_bytes(folder / "tarp.png", png(_tarp_picture(self.samples, self.truth)))
 
     def store(self, prior: str) -> None:
-        """The conformal factor into the prior's file, under the operator's name."""
+        """The conformal factor into the prior's file, under the operator's name, with the study."""
         if self.conformal is None:
             raise BadInput("self-drawn images give no conformal factor; use held-out --data")
         path = find_prior(prior)
         card = dict(load_prior(path).card)
-        calibration = {**card.get("calibration", {}), self.study.operator: self.conformal}
+        entry = {**self.conformal, "study": asdict(self.study)}
+        calibration = {**card.get("calibration", {}), self.study.operator: entry}
         update_card(path, {"calibration": calibration})
 
 
@@ -112,7 +115,7 @@ def run(
     conformal = None
     if people is not None:
         conformal = conformal_by_person(samples.mean(0), samples.std(0), truth, people)
-    return Outcome(study, verdict, samples, truth, source, conformal)
+    return Outcome(study, verdict, samples, truth, source, conformal, people)
 
 
 def held_out(
