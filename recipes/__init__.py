@@ -1,7 +1,8 @@
 """Applications: a prior and an operator become a sampler in the data's own units.
 
 `recipes.mri(prior, mask)(kspace)`, likewise ct, inpainting, colorization, class_conditional,
-deblurring, super_resolution, compressed_sensing and interpolation; `load` makes one from YAML.
+deblurring, super_resolution, compressed_sensing and interpolation; `volume` holds a scan's slices
+together; `load` makes one from YAML.
 """
 
 # Each name is a function here; its module is reached as `from recipes.NAME import ...`.
@@ -15,6 +16,7 @@ from .interpolation import interpolation
 from .load import load
 from .mri import mri
 from .super_resolution import super_resolution
+from .volume import volume
 
 __all__ = [
     "class_conditional",
@@ -27,4 +29,5 @@ __all__ = [
     "load",
     "mri",
     "super_resolution",
+    "volume",
 ]

@@ -102,7 +102,18 @@ def _class(prior: str, operator: dict, method: dict, folder: Path) -> Any:
     if "label" not in operator:
         raise BadInput("operator.label is missing: the class to draw")
     classifier = operator.pop("classifier", f"{prior}-classifier")
+    size = operator.pop("size", None)
+    if size is not None:
+        operator["size"] = _sides(size)
     return class_conditional(prior, classifier, operator.pop("label"), **operator, **method)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    """(H, W) of a YAML list of two positive whole numbers."""
+    whole = isinstance(size, list) and all(type(n) is int and n > 0 for n in size)
+    if not (whole and len(size) == 2):
+        raise BadInput(f"operator.size must be [height, width] in pixels; got {size!r}")
+    return size[0], size[1]
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +135,7 @@ _MAKERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     ),
     "inpainting": (_inpainting, ("mask", "noise_std", "paper")),
     "colorization": (_plain(colorization), ("weights", "noise_std", "paper")),
-    "class-conditional": (_class, ("classifier", "label", "scale")),
+    "class-conditional": (_class, ("classifier", "label", "scale", "size")),
     "deblurring": (_plain(deblurring), ("std", "noise_std", "paper")),
     "super-resolution": (_plain(super_resolution), ("factor", "noise_std", "paper")),
     "compressed-sensing": (

@@ -146,6 +146,23 @@ def test_a_yaml_recipe_names_no_code_and_suggests_the_nearest_key(tmp_path):
         recipes.load(path)
 
 
+def test_a_yaml_recipe_of_a_class_draws_images_of_the_size_it_names(tmp_path):
+    path, text = tmp_path / "r.yaml", "recipe: class-conditional\nprior: digits\n"
+    path.write_text(text + "operator: {label: 3, scale: 1.5, size: [28, 20]}\nmethod: {steps: 2}\n")
+    recipe = recipes.load(path)
+    assert (recipe.label, recipe.scale) == (3, 1.5)
+    rec = recipe(2)
+    assert rec.samples.shape == (2, 1, 1, 28, 20)
+    assert bool(rec.misfit.isnan().all())
+    for size in ("28", "[28]", "[28, -1]", "[28.5, 28]"):
+        path.write_text(text + f"operator: {{label: 3, size: {size}}}\n")
+        with pytest.raises(BadInput, match=r"operator.size must be \[height, width\]"):
+            recipes.load(path)
+    path.write_text(text + "operator: {label: 3}\n")
+    with pytest.raises(BadInput, match=r"give size=\(H, W\)"):
+        recipes.load(path)(1)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_pictures_of_any_depth_are_read_into_the_unit_interval(tmp_path, bits):
     from skimage.io import imsave

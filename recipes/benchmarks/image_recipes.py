@@ -1,0 +1,153 @@
+"""The recipes measured: photographs, digits of a class, volumes, coil maps, large images.
+
+`python -m recipes.benchmarks.image_recipes [--data DIR] [--only PART ...] [--save]`, some eight
+minutes of one core. DIR holds what `inverse-score prepare digits` and `prepare body-ct` wrote, in
+folders of these names; without it digits and volumes are left out. Priors run in bfloat16 where
+the processor has it, as `reconstruct` runs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from inverse_score import load_prior
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
+from inverse_score.prior import Prior
+
+from . import classes, coil_maps, large_images, photos, volumes
+from .tables import markdown
+
+RESULTS = Path(__file__).parent / "results" / "image_recipes.md"
+
+
+def quick_prior(name: str) -> Prior:
+    """The shipped prior as the command line runs it."""
+    prior = load_prior(name)
+    if has_quick_bfloat16("cpu"):
+        prior.network = InBfloat16(prior.network)
+    return prior
+
+
+def photographs(data: Path | None) -> list[str]:
+    size, count, samples, budget = 48, 4, 4, 100
+    lines = photos.table(
+        quick_prior("photo-patches"), size=size, count=count, samples=samples, budget=budget
+    )
+    return [
+        "## Photographs",
+        "",
+        f"{count} held-out photographs of {size} x {size} (scikit-image), {samples} samples, "
+        f"{budget} forward-equivalents (nfe + 2 vjps) each, data exact; DPS is told half "
+        "a step of 8 bits of noise. Mean over photographs; spread: RMS std of the samples where the data "
+        "leave the pixel open; chroma: of the samples, over the truth's; off the data: RMS of "
+        "A x - y.",
+        "",
+        markdown(lines),
+    ]
+
+
+def digits(data: Path | None) -> list[str]:
+    if data is None:
+        return []
+    samples, steps = 8, 35
+    lines, accuracy = classes.table(
+        quick_prior("digits"), data / "digits", samples=samples, steps=steps, training=400
+    )
+    return [
+        "## Digits of a class",
+        "",
+        f"{samples} samples of each of ten classes, {steps} steps, read by a classifier that was "
+        f"trained apart on clean digits and is right for {accuracy:.1%} of 2000 held-out ones. "
+        "Distance: RMS per pixel between two samples of a class.",
+        "",
+        markdown(lines),
+    ]
+
+
+def coupling(data: Path | None) -> list[str]:
+    if data is None:
+        return []
+    views, steps = 16, 20
+    lines = volumes.table(quick_prior("body-ct"), data / "body-ct", views=views, steps=steps)
+    return [
+        "## Volumes",
+        "",
+        f"Fan-beam CT, {views} views, 10^5 photons a ray, simulated on a finer grid; one sample by "
+        f"dds in {steps} steps. PSNR (range {volumes.HU_RANGE:.0f} HU) is the mean over the cuts "
+        "of each direction. The strength along z is the mean difference of neighbouring slices of "
+        "another patient.",
+        "",
+        markdown(lines),
+    ]
+
+
+def maps(data: Path | None) -> list[str]:
+    size, coils = 192, 8
+    return [
+        "## Coil maps",
+        "",
+        f"A head of {size} x {size} simulated with {coils} coils at 4 times the speed, noise 0.5 % "
+        "of the largest magnitude. Error: sine of the angle between estimated and true maps, as "
+        "vectors over coils, in the body (blind to phase and size, which no estimate can know). "
+        "Nothing is cropped.",
+        "",
+        markdown(coil_maps.table(size=size, coils=coils, repeats=3)),
+    ]
+
+
+def memory(data: Path | None) -> list[str]:
+    return [
+        "## Memory",
+        "",
+        "Inpainting one photograph with the photograph prior in float32 on the CPU, each row a "
+        "process of its own; memory before is the interpreter, torch and the prior.",
+        "",
+        markdown(large_images.table(1024)),
+    ]
+
+
+PARTS: dict[str, Callable[[Path | None], list[str]]] = {
+    "photos": photographs,
+    "digits": digits,
+    "volumes": coupling,
+    "maps": maps,
+    "memory": memory,
+}
+
+
+def report(names: list[str], data: Path | None) -> str:
+    """The page of these parts."""
+    began = time.perf_counter()
+    warnings.filterwarnings("ignore", message="sampling should end")
+    page = ["# Recipes", ""]
+    body = [line for name in names for line in [*PARTS[name](data), ""]]
+    page.append(
+        "Printed by `python -m recipes.benchmarks.image_recipes --data DIR`; "
+        f"{torch.get_num_threads()} thread, torch {torch.__version__}, {platform.machine()}, "
+        f"{(time.perf_counter() - began) / 60:.0f} minutes."
+    )
+    return "\n".join([*page, "", *body]).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of the folders digits and body-ct")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--save", action="store_true", help=f"write results/{RESULTS.name}")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    page = report(arguments.only, arguments.data)
+    print(page)
+    if arguments.save:
+        RESULTS.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
