@@ -19,7 +19,8 @@ _TABLE = "auto_methods.json"
 def table() -> dict[str, dict[str, dict[str, Any]]]:
     """budget -> operator class, or "default" -> method and options; written by the benchmark.
 
-    `python -m recipes.benchmarks.posteriors --write-table` measures and writes it.
+    `python -m recipes.benchmarks.posteriors --write-table` measures and writes it, with the
+    figures by which each was chosen under "measured".
     """
     return json.loads(resources.files("inverse_score").joinpath("assets", _TABLE).read_text())
 
@@ -28,11 +29,16 @@ def choose(prior: Prior, data: Measurement, budget: str) -> tuple[str, dict[str,
     """(method, its options, why): what "auto" runs. budget "fast" never differentiates."""
     if budget not in BUDGETS:
         raise ValueError(f'budget must be "fast" or "accurate"; got {budget!r}')
-    if data.exact:
-        return "ddnm", {}, "exact data"
     rows = table()[budget]
-    entry = dict(rows.get(type(data.operator).__name__, rows["default"]))
+    operator = data.operator
+    # The table goes by class names; what a recipe scales is still the same operator.
+    while type(operator).__name__ == "Scaled":
+        operator = operator.operator
+    entry = dict(rows.get(type(operator).__name__, rows["default"]))
+    entry.pop("measured", None)
     method, why = entry.pop("method"), f"auto, {budget}"
+    if data.exact:
+        why += ", exact data"
     if entry.get("covariance") == "spectrum":
         why += _without_spectrum(prior, data, entry)
     return method, entry, why
