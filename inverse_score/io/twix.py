@@ -22,6 +22,7 @@ from .guard import check_slice
 from .mrd_grid import Readouts, grid_readouts
 from .mrd_header import Grid
 from .scan import Scan
+from .twix_blocks import check_blocks
 from .whitening import noise_whitening
 from .worker import ask
 
@@ -103,7 +104,9 @@ def _stamp(path: Path) -> int:
 @lru_cache(maxsize=1)
 def _measurement(path: Path, number: int, _version: int) -> dict:
     twixtools = _twixtools()
-    # The parser follows lengths and indices of the file without bounds: elsewhere first.
+    with _quiet(path.name):
+        check_blocks(path)
+    # The parser of protocols follows lengths and indices without bounds: elsewhere first.
     size = path.stat().st_size
     bounds = {"seconds": 10 + size // 10_000_000, "memory": (512 << 20) + size}
     ask("parse_twix", path.name, **bounds, path=str(path.resolve()))

@@ -81,17 +81,25 @@ def _overwrite(content: bytes, at: int, form: str, value: int) -> bytes:
         lambda c: c[:-3000],
         lambda c: _overwrite(c, 8 + 8, "<Q", 1 << 60),  # where the measurement starts
         lambda c: _overwrite(c, 10240, "<I", 1 << 31),  # length of its protocol
+        lambda c: _overwrite(c, 10752, "<I", 0)[:10792] + b"\x20" + c[10793:],  # a block of 0 bytes
         lambda c: c.replace(b"ucTrajectory = 1", b"ucTrajectory = 4"),
         lambda c: c.replace(b"lPhaseEncodingLines = 10", b"lPhaseEncodingLines = 0 "),
     ],
-    ids=["cut protocol", "cut readouts", "far start", "long protocol", "spiral", "no lines"],
+    ids=[
+        "cut protocol",
+        "cut readouts",
+        "far start",
+        "long protocol",
+        "no length",
+        "spiral",
+        "no lines",
+    ],
 )
 def test_damaged_files_are_refused_in_one_sentence(tmp_path, damage):
     path = write_twix(tmp_path / "a.dat", IMAGES)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BadInput) as caught:
-        scan = read_scan(path)
-        [scan[k] for k in range(len(scan))]
+        images_of(read_scan(path))
     assert str(caught.value).startswith("a.dat")
     assert "\n" not in str(caught.value)
     assert "DOE" not in str(caught.value)
@@ -100,10 +108,8 @@ def test_damaged_files_are_refused_in_one_sentence(tmp_path, damage):
 def test_a_list_of_the_protocol_cannot_take_all_memory(tmp_path):
     """twixtools fills a list up to any index that the protocol names."""
     path = write_twix(tmp_path / "a.dat", IMAGES)
-    content = path.read_bytes().replace(
-        b"asSlice[0].dThickness = 5.0", b"a[9999999999].x = 1.00000000"
-    )
-    at = content.index(b"MeasYaps\0") + 9
-    path.write_bytes(_overwrite(content, at, "<I", struct.unpack_from("<I", content, at)[0] + 1))
-    with pytest.raises(BadInput, match=r"a\.dat"):
+    entry = b"asSlice[0].dThickness = 5.0"
+    hostile = b"asSlice[9999999999].x = 1.".ljust(len(entry), b"0")
+    path.write_bytes(path.read_bytes().replace(entry, hostile))
+    with pytest.raises(BadInput, match=r"a\.dat is damaged or hostile"):
         read_scan(path)
