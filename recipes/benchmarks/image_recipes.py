@@ -36,7 +36,7 @@ def quick_prior(name: str) -> Prior:
 
 
 def photographs(data: Path | None) -> list[str]:
-    size, count, samples, budget = 48, 4, 4, 100
+    size, count, samples, budget = 48, 4, 3, 90
     lines = photos.table(
         quick_prior("photo-patches"), size=size, count=count, samples=samples, budget=budget
     )
@@ -45,9 +45,9 @@ def photographs(data: Path | None) -> list[str]:
         "",
         f"{count} held-out photographs of {size} x {size} (scikit-image), {samples} samples, "
         f"{budget} forward-equivalents (nfe + 2 vjps) each, data exact; DPS is told half "
-        "a step of 8 bits of noise. Mean over photographs; spread: RMS std of the samples where the data "
-        "leave the pixel open; chroma: of the samples, over the truth's; off the data: RMS of "
-        "A x - y.",
+        "a step of 8 bits of noise. Mean over photographs; spread: RMS std of the samples where the "
+        "data leave the pixel open; chroma: of the samples, over the truth's; off the data: RMS "
+        "of A x - y.",
         "",
         markdown(lines),
     ]
@@ -56,7 +56,7 @@ def photographs(data: Path | None) -> list[str]:
 def digits(data: Path | None) -> list[str]:
     if data is None:
         return []
-    samples, steps = 8, 35
+    samples, steps = 6, 35
     lines, accuracy = classes.table(
         quick_prior("digits"), data / "digits", samples=samples, steps=steps, training=400
     )
