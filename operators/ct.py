@@ -165,12 +165,16 @@ class Radon(LinearOperator):
         return Transform(whole.forward, whole.fbp, mask, embed, exact=False)
 
     def memory(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-        """Bytes stored on the CPU, share of the distinct rays stored, copies by symmetry."""
+        """Bytes stored on the CPU, share of the distinct rays stored, copies by symmetry.
+
+        both: whether weights are stored by pixels too; if not, A^T scatters through the rays.
+        """
         projector = self.projector(torch.empty(0, dtype=dtype))
         return {
             "bytes": projector.nbytes,
             "stored": projector.num_stored / projector.num_rows,
             "copies": projector.copies,
+            "both": projector.both,
         }
 
 

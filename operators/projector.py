@@ -1,26 +1,25 @@
 """Products with a matrix of rays and with its transpose, stored or computed on the fly.
 
-Rows are split: as many as the memory limit holds are stored twice, by rays and by pixels, as
-sparse matrices; the others are recomputed at every product. Both halves hold the same weights in
-either direction, so the adjoint is exact to rounding wherever the split falls.
+Rows are split: as many as the memory limit holds are stored as sparse matrices, the others are
+recomputed at every product. Both use the same weights in either direction, so the adjoint is
+exact to rounding wherever the split falls.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .rays import Rays, joseph_rays, sparse_rows
+from .rays import Rays, joseph_rays
+from .stored import StoredRays
 from .symmetry import Folding, fold, turned_pixels
 
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-# Wider products lose the cache: their columns are taken in pieces.
-_COLUMNS = 16
 _SAMPLES = 1 << 18
+# Items of a batch taken together: more would lose the cache.
+_ITEMS = 8
 
 
 class Projector:
@@ -44,59 +43,56 @@ class Projector:
         self.folding = fold(theta, s, size[0] == size[1], pixels)
         self.copies = len(self.folding.elements)
         rays = joseph_rays(self.folding.theta, self.folding.s, size)
-        stored = _split(rays, dtype, memory_limit, device)
+        stored, both = _split(rays, dtype, memory_limit, device)
         order = np.concatenate([np.flatnonzero(stored), np.flatnonzero(~stored)])
-        self.num_stored = int(stored.sum())
+        self.num_rows, self.num_stored = len(order), int(stored.sum())
         self._index(self.folding, order)
-        self.matrix = self.transposed = None
+        elements = self.folding.elements
+        self.stored, self.both = None, both
         if self.num_stored:
-            arrays = sparse_rows(rays[order[: self.num_stored]], _NUMPY[dtype])
-            self.matrix, self.transposed = _csr_pair(arrays, pixels, device)
-        self.free = FreeRays(rays[order[self.num_stored :]], dtype, device)
-        self.num_rows = len(order)
+            kept = rays[order[: self.num_stored]]
+            self.stored = StoredRays(kept, elements, dtype, device, both)
+        self.free = FreeRays(rays[order[self.num_stored :]], elements, dtype, device)
 
     def _index(self, folding: Folding, order: np.ndarray) -> None:
-        """Where each ray is found in the product, and each pixel in the turned copies."""
+        """Where each ray is found in the product."""
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         slot = rank[folding.row] * self.copies + folding.copy
-        slots = len(order) * self.copies
-        turned = turned_pixels(self.size, folding.elements)
-        place = np.empty_like(turned)
-        for g in range(self.copies):
-            # Copy g reads each pixel once: this is its inverse, as a position in (pixel, copy).
-            place[turned[:, g], g] = np.arange(len(turned)) * self.copies + g
-        inverse = np.full(slots, len(slot), np.int64)
+        inverse = np.full(len(order) * self.copies, len(slot), np.int64)
         inverse[slot] = np.arange(len(slot))
         self.repeated = len(np.unique(slot)) < len(slot)
-        to = {"device": self.device}
-        self.slot = torch.from_numpy(slot.astype(np.int32)).to(**to)
-        self.source = torch.from_numpy(inverse.astype(np.int32)).to(**to)
-        self.turned = torch.from_numpy(turned.reshape(-1)).to(**to)
-        self.place = torch.from_numpy(place).to(**to)
+        self.slot = torch.from_numpy(slot.astype(np.int32)).to(self.device)
+        self.source = torch.from_numpy(inverse.astype(np.int32)).to(self.device)
 
     @property
     def nbytes(self) -> int:
         """Bytes of stored weights and tables."""
-        tables = (self.slot, self.source, self.turned, self.place)
+        tables = (self.slot, self.source, *self.free.tables)
         total = sum(t.numel() * t.element_size() for t in tables)
-        for M in (self.matrix, self.transposed):
-            if M is not None:
-                parts = (M.values(), M.col_indices(), M.crow_indices())
-                total += sum(t.numel() * t.element_size() for t in parts)
-        return total
+        return total + (self.stored.nbytes if self.stored else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H W) -> (B, R)."""
-        rows = self._rows(self._turn(x))
-        batch = x.shape[0]
-        flat = rows.reshape(self.num_rows * self.copies, batch)
+        return torch.cat([self._forward(items) for items in x.split(_ITEMS)])
+
+    def _forward(self, x: Tensor) -> Tensor:
+        batch, pixels = x.shape[0], x.T.contiguous()
+        rows = x.new_empty(self.num_rows, self.copies * batch)
+        if self.stored:
+            rows[: self.num_stored] = self.stored.forward(pixels)
+        if len(self.free):
+            rows[self.num_stored :] = self.free.forward(pixels)
+        flat = rows.reshape(-1, batch)
         if batch == 1:
             return flat.flatten().index_select(0, self.slot)[None]
         return flat.index_select(0, self.slot).T.contiguous()
 
     def adjoint(self, y: Tensor) -> Tensor:
         """(B, R) -> (B, H W)."""
+        return torch.cat([self._adjoint(items) for items in y.split(_ITEMS)])
+
+    def _adjoint(self, y: Tensor) -> Tensor:
         batch = y.shape[0]
         if self.repeated:
             flat = y.new_zeros(self.num_rows * self.copies, batch)
@@ -107,100 +103,47 @@ class Projector:
                 flat = padded.flatten().index_select(0, self.source)
             else:
                 flat = padded.T.contiguous().index_select(0, self.source)
-        images = self._pixels(flat.reshape(self.num_rows, self.copies * batch))
-        return self._unturn(images, batch)
-
-    def _turn(self, x: Tensor) -> Tensor:
-        """The turned copies (H W, copies * B), pixels column-major."""
-        batch, pixels = x.shape
-        if batch == 1:
-            return x.flatten().index_select(0, self.turned).reshape(pixels, self.copies)
-        turned = x.T.contiguous().index_select(0, self.turned)
-        return turned.reshape(pixels, self.copies * batch)
-
-    def _unturn(self, images: Tensor, batch: int) -> Tensor:
-        table = images.reshape(-1, batch)
-        summed = torch.nn.functional.embedding_bag(self.place, table, mode="sum")
-        return summed.T.contiguous()
-
-    def _rows(self, images: Tensor) -> Tensor:
-        """M X: (H W, columns) -> (rows, columns)."""
-        columns = images.shape[1]
-        out = images.new_empty(self.num_rows, columns)
-        if self.matrix is not None:
-            _product(self.matrix, images, out[: self.num_stored])
+        rows = flat.reshape(self.num_rows, self.copies * batch)
+        images = self.stored.adjoint(rows[: self.num_stored]) if self.stored else 0
         if len(self.free):
-            out[self.num_stored :] = self.free.forward(images)
-        return out
-
-    def _pixels(self, rows: Tensor) -> Tensor:
-        """M^T Z: (rows, columns) -> (H W, columns)."""
-        out = None
-        if self.transposed is not None:
-            out = rows.new_empty(self.size[0] * self.size[1], rows.shape[1])
-            _product(self.transposed, rows[: self.num_stored], out)
-        if len(self.free):
-            rest = self.free.adjoint(rows[self.num_stored :])
-            out = rest if out is None else out.add_(rest)
-        return out
+            images = images + self.free.adjoint(rows[self.num_stored :])
+        return images.T.contiguous()
 
 
-def _product(matrix: Tensor, dense: Tensor, out: Tensor) -> None:
-    columns = dense.shape[1]
-    if columns <= 2:
-        for c in range(columns):
-            out[:, c] = matrix @ dense[:, c].contiguous()
-        return
-    if columns <= _COLUMNS:
-        out.copy_(matrix @ dense)
-        return
-    for start in range(0, columns, _COLUMNS):
-        piece = slice(start, start + _COLUMNS)
-        out[:, piece] = matrix @ dense[:, piece].contiguous()
-
-
-def _split(rays: Rays, dtype: torch.dtype, memory_limit: float, device: torch.device) -> np.ndarray:
-    """Which rays to store: those that cross the fewest lines first.
+def _split(
+    rays: Rays, dtype: torch.dtype, memory_limit: float, device: torch.device
+) -> tuple[np.ndarray, bool]:
+    """Which rays to store, those that cross the fewest lines first, and whether in both orders.
 
     On the fly a ray costs all its lines, inside the image or not; stored, only those inside.
     """
     if device.type not in ("cpu", "cuda"):
-        return np.zeros(len(rays), bool)
+        return np.zeros(len(rays), bool), False
     lines = rays.lines()
-    per_weight = 2 * (4 + (8 if dtype == torch.float64 else 4))
+    per_weight = 4 + (8 if dtype == torch.float64 else 4)
     order = np.argsort(lines, kind="stable")
     # Rays stay in their order among the stored: neighbours then share pixels in the cache.
     cost = np.cumsum(lines[order]) * 2 * per_weight
+    both = device.type != "cpu" or 2 * cost[-1] <= memory_limit
     stored = np.zeros(len(rays), bool)
-    stored[order[cost <= memory_limit]] = True
-    return stored
-
-
-def _csr_pair(
-    arrays: tuple[np.ndarray, ...], pixels: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The matrix and its transpose, both by rows."""
-    from scipy.sparse import csr_matrix
-
-    indptr, indices, weights = arrays
-    shape = (len(indptr) - 1, pixels)
-    by_rays = csr_matrix((weights, indices, indptr.astype(np.int32)), shape=shape, copy=False)
-    by_pixels = by_rays.tocsc()
-    pair = []
-    for M, size in ((by_rays, shape), (by_pixels, shape[::-1])):
-        parts = [torch.from_numpy(a).to(device) for a in (M.indptr, M.indices, M.data)]
-        with warnings.catch_warnings():
-            # The two notices of torch's sparse CSR tensors: beta state, unchecked invariants.
-            warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
-            pair.append(torch.sparse_csr_tensor(*parts, size=size))
-    return pair[0], pair[1]
+    stored[order[(1 + both) * cost <= memory_limit]] = True
+    return stored, bool(both)
 
 
 class FreeRays:
     """Products with rays whose weights are computed when needed, in pieces that fit the cache."""
 
-    def __init__(self, rays: Rays, dtype: torch.dtype, device: torch.device):
-        self.size, self.count = rays.size, len(rays)
+    def __init__(
+        self,
+        rays: Rays,
+        elements: list[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        self.size, self.count, self.copies = rays.size, len(rays), len(elements)
+        self.tables: tuple[Tensor, ...] = ()
+        if len(rays):
+            self.tables = _turning(rays.size, elements, device)
         self.parts = []
         for steep in (True, False):
             rows = np.flatnonzero(rays.steep == steep)
@@ -212,8 +155,10 @@ class FreeRays:
     def __len__(self) -> int:
         return self.count
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(H W, columns) -> (R, columns)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(H W, B) -> (R, copies B)."""
+        columns = self.copies * x.shape[1]
+        images = x.index_select(0, self.tables[0]).reshape(-1, columns)
         out = images.new_empty(self.count, images.shape[1])
         for steep, rows, a, b, step in self.parts:
             tables = [self._pairs(images[:, c], steep) for c in range(images.shape[1])]
@@ -227,7 +172,7 @@ class FreeRays:
         return out
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """(R, columns) -> (H W, columns)."""
+        """(R, copies B) -> (H W, B)."""
         out = values.new_zeros(self.size[0] * self.size[1], values.shape[1])
         for steep, rows, a, b, step in self.parts:
             tables = [self._pairs(out[:, c], steep) * 0 for c in range(values.shape[1])]
@@ -239,7 +184,8 @@ class FreeRays:
                     table.index_add_(0, index.flatten(), pair.flatten())
             for c, table in enumerate(tables):
                 out[:, c] += self._unpaired(table, steep)
-        return out
+        table = out.reshape(-1, values.shape[1] // self.copies)
+        return torch.nn.functional.embedding_bag(self.tables[1], table, mode="sum")
 
     def _pieces(self, count: int, steep: bool) -> list[slice]:
         size = max(1, _SAMPLES // self.size[0 if steep else 1])
@@ -276,6 +222,17 @@ class FreeRays:
         # x_j has weight 1 - part in pair j and part in pair j - 1.
         image = (pair.real - pair.imag)[:, 2:-1] + pair.imag[:, 1:-2]
         return (image.T if steep else image).reshape(-1)
+
+
+def _turning(
+    size: tuple[int, int], elements: list[tuple[int, int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What raster pixel each pixel of each copy shows, and where each raster pixel is shown."""
+    turned = turned_pixels(size, elements)
+    place = np.empty_like(turned)
+    for g in range(len(elements)):
+        place[turned[:, g], g] = np.arange(len(turned)) * len(elements) + g
+    return tuple(torch.from_numpy(table).to(device) for table in (turned.reshape(-1), place))
 
 
 class Project(torch.autograd.Function):

@@ -109,3 +109,18 @@ def turned_pixels(size: tuple[int, int], elements: list[tuple[int, int]]) -> np.
             gx, gy = -gy, gx
         sources.append(((H - 1) - gy) // 2 * W + (gx + (W - 1)) // 2)
     return np.stack(sources, -1).astype(np.int32)
+
+
+def orbits(size: tuple[int, int]) -> np.ndarray:
+    """(H W,) number of each column-major pixel's orbit under all symmetries of the grid.
+
+    Orbits of neighbouring numbers lie near each other: they follow a Morton curve.
+    """
+    H, W = size
+    turns = range(4) if H == W else (0, 2)
+    raster = turned_pixels(size, [(k, m) for k in turns for m in (0, 1)]).min(1)
+    curve = np.zeros(H * W, np.int64)
+    for bit in range(max(size).bit_length()):
+        curve |= ((raster % W >> bit) & 1).astype(np.int64) << 2 * bit
+        curve |= ((raster // W >> bit) & 1).astype(np.int64) << 2 * bit + 1
+    return np.unique(curve, return_inverse=True)[1]

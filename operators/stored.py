@@ -1,0 +1,208 @@
+"""Products with stored weights of rays, tile by tile.
+
+A tile is a set of pixels that the symmetries map to itself, so small that its turned copies stay
+in the cache: a product that strode through the whole image would wait for memory at every
+weight. A ray is cut into one segment a tile. Weights are stored by rays, and also by pixels where
+memory allows; without the second order A^T scatters through the first.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.sparse import csc_matrix, csr_matrix, vstack
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from .rays import Rays, sparse_rows
+from .symmetry import orbits, turned_pixels
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+# Entries of a tile's turned copies: 1 MB in float32 for a batch of 8.
+_TILE = 1 << 15
+# Rays whose weights are made at once: what set-up needs beside the weights that stay.
+_RAYS = 2048
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The weights on pixels P of the segments S, and how the P pixels are turned.
+
+    source (P copies,): the raster pixel that copy g shows at pixel p, g fastest; place (P,
+    copies): the entries among these that show pixel p; rows (S,): the ray of each segment;
+    by_rays: (S, P) sparse; by_pixels: (P, rays) sparse, or None.
+    """
+
+    source: Tensor
+    place: Tensor
+    rows: Tensor
+    by_rays: Tensor
+    by_pixels: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        total = sum(t.numel() * t.element_size() for t in (self.source, self.place, self.rows))
+        return total + sum(
+            part.numel() * part.element_size()
+            for M in (self.by_rays, self.by_pixels)
+            if M is not None
+            for part in (M.values(), M.col_indices(), M.crow_indices())
+        )
+
+
+class StoredRays:
+    """Sums along rays (R,) of images turned by `elements`; both: whether stored in both orders."""
+
+    def __init__(
+        self,
+        rays: Rays,
+        elements: list[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device,
+        both: bool,
+    ):
+        self.copies, self.count = len(elements), len(rays)
+        source = turned_pixels(rays.size, elements)
+        order, bounds = _tiles(source, rays.size, 1 if device.type == "cuda" else None)
+        source = source[order]
+        parts = _segments(rays, order, bounds, _NUMPY[dtype])
+        self.tiles = [
+            _tile(source, slice(a, b), part, len(rays), device, both)
+            for (a, b), part in zip(bounds, parts, strict=True)
+        ]
+        raster = np.argsort(np.concatenate([np.sort(source[a:b, 0]) for a, b in bounds]))
+        rows = np.concatenate([tile.rows.cpu().numpy() for tile in self.tiles])
+        ends = np.cumsum(np.bincount(rows, minlength=len(rays)))
+        tables = (raster, np.argsort(rows, kind="stable"), np.append(0, ends))
+        self.raster, self.segments, self.ends = (
+            torch.from_numpy(table.astype(np.int32)).to(device) for table in tables
+        )
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def nbytes(self) -> int:
+        tables = (self.raster, self.segments, self.ends)
+        total = sum(t.numel() * t.element_size() for t in tables)
+        return total + sum(tile.nbytes for tile in self.tiles)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(H W, B) -> (R, copies B)."""
+        columns = self.copies * x.shape[1]
+        x = x[:, 0] if x.shape[1] == 1 else x
+        parts = x.new_empty(len(self.segments), columns)
+        start = 0
+        for tile in self.tiles:
+            turned = x.index_select(0, tile.source).reshape(-1, columns)
+            stop = start + len(tile.rows)
+            parts[start:stop] = _product(tile.by_rays, turned)
+            start = stop
+        return embedding_bag(self.segments, parts, self.ends, mode="sum", include_last_offset=True)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """(R, copies B) -> (H W, B)."""
+        batch = rows.shape[1] // self.copies
+        if self.tiles[0].by_pixels is None:
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                turned = pool.map(lambda tile: _scattered(tile, rows), self.tiles)
+        else:
+            turned = (_product(tile.by_pixels, rows) for tile in self.tiles)
+        images = [
+            embedding_bag(tile.place, image.reshape(-1, batch), mode="sum")
+            for tile, image in zip(self.tiles, turned, strict=True)
+        ]
+        return torch.cat(images).index_select(0, self.raster)
+
+
+def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+    """matrix @ dense, for many columns in float32 on a CPU by the kernel of embedding bags."""
+    if dense.device.type != "cpu" or dense.dtype != torch.float32 or dense.shape[1] < 12:
+        return matrix @ dense
+    return embedding_bag(
+        matrix.col_indices(),
+        dense,
+        matrix.crow_indices(),
+        mode="sum",
+        per_sample_weights=matrix.values(),
+        include_last_offset=True,
+    )
+
+
+def _scattered(tile: Tile, rows: Tensor) -> Tensor:
+    """by_rays^T rows: (R, columns) -> (P, columns)."""
+    M = tile.by_rays
+    parts = (M.values().numpy(), M.col_indices().numpy(), M.crow_indices().numpy())
+    transposed = csc_matrix(parts, shape=(M.shape[1], M.shape[0]), copy=False)
+    chosen = rows.index_select(0, tile.rows).numpy()
+    return torch.from_numpy(transposed @ chosen)
+
+
+def _tiles(
+    source: np.ndarray, size: tuple[int, int], count: int | None
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Column-major pixels in the order of their tiles, and where each tile begins and ends."""
+    pixels, copies = source.shape
+    count = max(1, round(pixels * copies / _TILE)) if count is None else count
+    orbit = orbits(size)
+    tile = orbit * count // (orbit.max() + 1)
+    order = np.argsort(tile, kind="stable")
+    edges = np.searchsorted(tile[order], np.arange(count + 1))
+    return order, [(int(a), int(b)) for a, b in pairwise(edges)]
+
+
+def _segments(
+    rays: Rays, order: np.ndarray, bounds: list[tuple[int, int]], dtype: type
+) -> Iterator[tuple[np.ndarray, csr_matrix]]:
+    """Of each tile: the rays (S,) that meet it and their weights, (S, P) sparse by rays."""
+    position = np.empty(len(order), np.int32)
+    position[order] = np.arange(len(order))
+    found: list[list[tuple[np.ndarray, csr_matrix]]] = [[] for _ in bounds]
+    for start in range(0, len(rays), _RAYS):
+        chunk = np.arange(start, min(start + _RAYS, len(rays)))
+        indptr, pixel, weight = sparse_rows(rays[chunk], dtype)
+        arrays = (weight, position[pixel], indptr.astype(np.int32))
+        by_pixel = csr_matrix(arrays, shape=(len(chunk), len(order))).tocsc()
+        for (a, b), parts in zip(bounds, found, strict=True):
+            part = by_pixel[:, a:b].tocsr()
+            met = np.flatnonzero(np.diff(part.indptr))
+            parts.append((chunk[met], part[met]))
+    while found:
+        parts = found.pop(0)
+        yield np.concatenate([rows for rows, _ in parts]), vstack([M for _, M in parts], "csr")
+
+
+def _tile(
+    source: np.ndarray,
+    span: slice,
+    segments: tuple[np.ndarray, csr_matrix],
+    rays: int,
+    device: torch.device,
+    both: bool,
+) -> Tile:
+    rows, by_rays = segments
+    shown = source[span].reshape(-1)
+    # Each of the tile's pixels, in raster order, is shown once by each copy.
+    place = np.argsort(shown, kind="stable").reshape(len(source[span]), -1)
+    by_pixels = None
+    if both:
+        wide = csr_matrix((by_rays.data, by_rays.indices, by_rays.indptr), by_rays.shape).tocsc()
+        arrays = (wide.data, rows[wide.indices].astype(np.int32), wide.indptr)
+        by_pixels = _csr(arrays, (by_rays.shape[1], rays), device)
+    tables = (torch.from_numpy(a.astype(np.int32)).to(device) for a in (shown, place, rows))
+    arrays = (by_rays.data, by_rays.indices, by_rays.indptr)
+    return Tile(*tables, _csr(arrays, by_rays.shape, device), by_pixels)
+
+
+def _csr(arrays: tuple[np.ndarray, ...], shape: tuple[int, int], device: torch.device) -> Tensor:
+    values, columns, indptr = (torch.from_numpy(a).to(device) for a in arrays)
+    with warnings.catch_warnings():
+        # The two notices of torch's sparse CSR tensors: beta state, unchecked invariants.
+        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
+        return torch.sparse_csr_tensor(indptr, columns, values, size=shape)
