@@ -121,7 +121,9 @@ def _plan(
     chosen: dict[str, Any] = {}
     note = "defaults"
     if name == "auto":
-        name, chosen, note = choose(prior, data, budget)
+        # Decoupled annealing takes any differentiable operator, and no vjp of the network.
+        known = choose(prior, data, budget) if data.linear else ("daps", {}, "auto, not linear")
+        name, chosen, note = known
     method = method_named(name)
     check_noise(name, method, data)
     if preset != "default":
@@ -284,7 +286,8 @@ class _Collector:
             **facts,
         )
         u = self.prior.from_data(rec.mean)
-        share = _prior_share(self.data, rec.mean, pixel_variance(self.prior, u.shape[1:], u.dtype))
+        variance = pixel_variance(self.prior, u.shape[1:], u.dtype)
+        share = _prior_share(self.data.at(u), rec.mean, variance)
         return replace(rec, misfit_mean=self.data.misfit(u), prior_share=share)
 
 

@@ -13,6 +13,7 @@ from .conditional import guide, options_error
 from .covariance import ErrorSpectrum, error_spectrum, pixel_variance
 from .measurement import Measurement, measure
 from .methods import METHODS, Method
+from .nonlinear import linear_only
 
 __all__ = [
     "METHODS",
@@ -66,7 +67,10 @@ def method_named(name: str) -> Method:
 
 
 def check_noise(name: str, method: Method, data: Measurement) -> None:
-    """ValueError for exact data and a method that divides by the noise."""
+    """ValueError for exact data and a method that divides by the noise, or for an operator that is
+    not linear and a method that needs one."""
+    if not (data.linear or method.nonlinear):
+        raise linear_only(name, [other for other, m in METHODS.items() if m.nonlinear])
     if method.needs_noise and data.exact:
         able = [other for other, m in METHODS.items() if not m.needs_noise]
         raise ValueError(

@@ -72,7 +72,8 @@ class PosteriorSampling(ConditionalPrior):
         if self.error is None:
             pulled = self._paper(data, x0_hat, t)
         else:
-            share = 1 / (1 + _tensor(self.error(r)).to(data.gain) * data.gain)
+            gain = data.at(x0_hat).gain
+            share = 1 / (1 + _tensor(self.error(r)).to(gain) * gain)
             pulled = per_item(share, x) * data.gradient(x0_hat)
         return x0_hat + sigma**2 / alpha * vjp(pulled)
 
@@ -81,7 +82,7 @@ class PosteriorSampling(ConditionalPrior):
         e = data.residual(x0_hat)
         size = inner(e, e).sqrt().clamp_min(torch.finfo(x0_hat.dtype).tiny)
         step = 1000 * self.weight / (self.sde.T * _tensor(self.sde.g(t)) ** 2)  # type: ignore[operator]
-        return per_item((step / size).to(size), x0_hat) * data.operator.T(e)
+        return per_item((step / size).to(size), x0_hat) * data.pullback(x0_hat, e)
 
 
 class NoisyLikelihood(Guided):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from operators.linalg import inner, per_item, power_norm
 from operators.linear import LinearOperator
+from operators.nonlinear import NonlinearOperator
 
 from ..prior import Prior
 from ..randomness import Noise
@@ -174,6 +175,10 @@ def measure(prior: Prior, y: Tensor, operator: LinearOperator, noise_std: Any) -
     scale, offset = prior.range
     dtype = working_dtype(prior, y)
     y = y.to(dtype.to_complex() if y.is_complex() else dtype)
+    if isinstance(operator, NonlinearOperator):
+        from .nonlinear import measure_nonlinear
+
+        return measure_nonlinear(prior, y, operator, noise_std.to(y))
     if offset != 0.0:
         like = torch.full((operator.batch or 1, *operator.in_shape), offset)
         y = y - operator(like.to(device=y.device, dtype=dtype))
@@ -230,10 +235,10 @@ def _spread(noise_std: float | Tensor, y: Tensor) -> Tensor:
 
 
 def _check_operator(prior: Prior, operator: LinearOperator) -> None:
-    if not isinstance(operator, LinearOperator):
+    if not isinstance(operator, LinearOperator | NonlinearOperator):
         raise ValueError(
-            f"operator must be a LinearOperator; got {type(operator).__name__} "
-            "(LinearOperator.from_function makes one of a linear function)"
+            "operator must be a LinearOperator or a NonlinearOperator; got "
+            f"{type(operator).__name__} (from_function makes one of a function)"
         )
     want, got = prior.event_shape, operator.in_shape
     if want is None:

@@ -75,6 +75,7 @@ class Method:
     differentiates: bool = False
     deterministic: bool = False
     samples: bool = True
+    nonlinear: bool = False
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     options_of: Callable[..., Any] | None = None
 
@@ -232,6 +233,7 @@ METHODS: dict[str, Method] = {
     "dps": _by_score(
         guidance.PosteriorSampling,
         differentiates=True,
+        nonlinear=True,
         presets={
             "paper": {"weight": 1.0, "sampler": "ancestral", "steps": 1000, "kind": "uniform"}
         },
@@ -263,7 +265,7 @@ METHODS: dict[str, Method] = {
                            "sampler_options": {"corrector_options": {"snr": 0.16}}}},
     ),
     "red-diff": Method(
-        red_diff.red_diff, steps=100,
+        red_diff.red_diff, steps=100, nonlinear=True,
         presets={"paper": {"lr": 0.1, "weight": 0.25, "steps": 1000, "kind": "uniform"}},
     ),
     "ddnm": Method(
@@ -279,11 +281,11 @@ METHODS: dict[str, Method] = {
         presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
     ),
     "daps": Method(
-        daps.daps, steps=200,
+        daps.daps, steps=200, nonlinear=True,
         presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},
     ),
     "split-gibbs": Method(
-        split_gibbs.split_gibbs, steps=100,
+        split_gibbs.split_gibbs, steps=100, nonlinear=True,
         presets={"paper": {"rho_start": 10.0, "decay": 0.9, "rho_end": 0.3, "inner": 100}},
     ),
     "smc": Method(particles.smc, steps=50),
