@@ -4,13 +4,14 @@
 
 CLONES as in reference_networks. Both tables run both implementations on the same weights and
 inputs in one process on one CPU thread; speed takes turns between the two and keeps the best of
---repeats, in processor seconds.
+--repeats, in processor seconds; bfloat16 is as `reconstruct` and `train` run it on CPUs with AMX.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import platform
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from inverse_score.io.checkpoints import PRESETS
 from inverse_score.io.checkpoints.layouts import song
 from inverse_score.io.checkpoints.parts import assemble
 from inverse_score.networks import build_network
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 
 from .parity_cases import CASES, Case
 from .reference_networks import Missing, clone, run, score_sde_network
@@ -84,8 +86,9 @@ def train(call: Callable[[Tensor, Tensor], Tensor], optimizer: Any, x: Tensor, t
 
 def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
     """Seconds of a forward pass and of a training step, and the outputs' deviation."""
-    rows = ["| NCSN++ | | score_sde_pytorch, s | here, s | times as fast | rms deviation |",
-            "|---|---|---|---|---|---|"]  # fmt: skip
+    rows = ["| NCSN++ | | score_sde_pytorch, s | here, s | times as fast | rms deviation |"
+            " bfloat16 here, s | times as fast | rms deviation |",
+            "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, (preset, batch, size) in SPEED.items():
         if only and only not in name:
             continue
@@ -94,15 +97,20 @@ def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
             x, t = torch.rand(batch, 3, size, size), torch.linspace(0.3, 0.9, batch)
             calls = {"theirs": (theirs, lambda x, t, f=theirs, s=ours: f(x, s.sde.sigma(t))),
                      "ours": (ours, ours)}  # fmt: skip
-            forward, gap = _forward(calls, x, t, repeats)
-            rows.append(_row(name, "forward", forward, f"{gap:.1e}"))
+            if has_quick_bfloat16("cpu"):
+                quick = copy.deepcopy(ours).to(memory_format=torch.channels_last)
+                calls["bfloat16"] = (quick, InBfloat16(quick))
+            rows.append(_row(name, "forward", *_forward(calls, x, t, repeats)))
             print(rows[-1], flush=True)
-            rows.append(_row(name, "training step", _training(calls, x, t, repeats), ""))
+            rows.append(_row(name, "training step", _training(calls, x, t, repeats), {}))
             print(rows[-1], flush=True)
     return rows
 
 
-def _forward(calls: dict, x: Tensor, t: Tensor, repeats: int) -> tuple[dict[str, float], float]:
+def _forward(
+    calls: dict, x: Tensor, t: Tensor, repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds, and outputs' deviations from theirs."""
     times: dict[str, list[float]] = {who: [] for who in calls}
     outputs: dict[str, Tensor] = {}
     with torch.no_grad():
@@ -112,8 +120,9 @@ def _forward(calls: dict, x: Tensor, t: Tensor, repeats: int) -> tuple[dict[str,
                 start = time.process_time()
                 outputs[who] = call(x, t)
                 times[who].append(time.process_time() - start)
-    gap = (outputs["ours"] - outputs["theirs"]).norm() / outputs["theirs"].norm()
-    return {who: min(found[1:]) for who, found in times.items()}, gap.item()
+    theirs = outputs["theirs"]
+    gaps = {who: float((x - theirs).norm() / theirs.norm()) for who, x in outputs.items()}
+    return {who: min(found[1:]) for who, found in times.items()}, gaps
 
 
 def _training(calls: dict, x: Tensor, t: Tensor, repeats: int) -> dict[str, float]:
@@ -130,9 +139,14 @@ def _training(calls: dict, x: Tensor, t: Tensor, repeats: int) -> dict[str, floa
     return {who: min(found[1:]) for who, found in times.items()}
 
 
-def _row(name: str, what: str, seconds: dict[str, float], gap: str) -> str:
-    theirs, ours = seconds["theirs"], seconds["ours"]
-    return f"| {name} | {what} | {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f} | {gap} |"
+def _row(name: str, what: str, seconds: dict[str, float], gaps: dict[str, float]) -> str:
+    theirs = seconds["theirs"]
+    cells = [name, what, f"{theirs:.2f}"]
+    for who in ("ours", "bfloat16"):
+        found = seconds.get(who)
+        cells += [f"{found:.2f}", f"{theirs / found:.2f}"] if found else ["-", "-"]
+        cells.append(f"{gaps[who]:.1e}" if who in gaps else "")
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
