@@ -18,6 +18,10 @@ from operators.fourier import fft2c, ifft2c
 
 # Of the half-width of k-space: samples beyond are noise and little else.
 BORDER = 0.85
+# Of the half-width of the image along the readout: often air beyond.
+AIR = 0.8
+# Samples that an estimate of the noise needs at least.
+LEAST = 32
 QUANTILE, OVERVIEW = 0.99, 56
 
 
@@ -52,25 +56,67 @@ def full_mask(mask: Tensor | None, kspace: Tensor) -> Tensor:
     return mask.bool().expand(H, W).clone()
 
 
-def border_noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
-    """Noise std (B, coils) per real and imaginary part, from the border of k-space.
+def noise_std(kspace: Tensor, mask: Tensor) -> Tensor:
+    """Noise std (B, coils) per real and imaginary part: the border's, or the air's where lower.
 
-    |n|^2 of circular complex noise is exponential with mean 2 s^2 and median 2 s^2 ln 2; the
-    median shrugs off what signal reaches the border. mask: (H, W). Zeros are not samples.
+    Signal only adds to either estimate, and sharp edges reach far into the border of a small
+    scan. The air's is taken where it is lower by more than chance, two standard errors.
     """
-    H, W = kspace.shape[-2:]
-    row = (torch.arange(H) - H // 2).abs() / (H / 2)
-    column = (torch.arange(W) - W // 2).abs() / (W / 2)
-    border = (torch.maximum(row[:, None], column[None]) > BORDER).to(mask.device) & mask
-    power = kspace[..., border].abs().square()
-    sampled = power > 0
-    if int(sampled.sum(-1).min()) < 32:
+    border, count = border_noise_std(kspace, mask)
+    air, quiet = air_noise_std(kspace, mask)
+    if max(count, quiet) < LEAST:
         raise BadInput(
-            f"the border of k-space has only {int(sampled.sum(-1).min())} samples to estimate the "
-            "noise from; give noise_std (--noise-std), per real and imaginary part"
+            f"the border of k-space has only {count} samples to estimate the noise from; give "
+            "noise_std (--noise-std), per real and imaginary part"
         )
+    if quiet < LEAST:
+        return border
+    # The median of n exponential powers scatters by 1 / (ln 2 sqrt(n)), its root by half of that.
+    error = math.hypot(1 / max(count, 1) ** 0.5, 1 / quiet**0.5) / (2 * math.log(2))
+    lower = (air < border * (1 - 2 * error)) | (count < LEAST)
+    return torch.where(lower & (air > 0), air, border)
+
+
+def border_noise_std(kspace: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+    """(noise std (B, coils), least number of samples) from the border of k-space, mask (H, W)."""
+    row, column = _from_centre(kspace)
+    border = (torch.maximum(row[:, None], column[None]) > BORDER).to(mask.device) & mask
+    return _from_powers(kspace[..., border].abs().square())
+
+
+def air_noise_std(kspace: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+    """(noise std (B, coils), least number of samples) from the ends of the readout's field of view.
+
+    Where whole columns are measured, an inverse FFT along them leaves white noise white; beyond
+    AIR of the half-width there is often no object, and of its columns only the outer half of
+    k-space is taken. (0, 0) samples where columns are not whole.
+    """
+    columns = mask.any(0)
+    if bool((mask != columns).any()):
+        return torch.zeros(kspace.shape[:2], device=kspace.device), 0
+    row, column = _from_centre(kspace)
+    outer = columns & (column > 0.5).to(mask.device)
+    lines = ifft2c(kspace[..., outer], dim=(-2,))
+    return _from_powers(lines[..., row.to(mask.device) > AIR, :].flatten(2).abs().square())
+
+
+def _from_powers(power: Tensor) -> tuple[Tensor, int]:
+    """|n|^2 (B, coils, n) of circular complex noise is exponential: mean 2 s^2, median 2 s^2 ln 2.
+
+    The median shrugs off what signal is among them. Zeros are not samples.
+    """
+    sampled = power > 0
+    count = int(sampled.sum(-1).min()) if power.shape[-1] else 0
+    if count == 0:
+        return torch.zeros(power.shape[:-1], device=power.device), 0
     median = power.where(sampled, torch.nan).nanmedian(dim=-1).values
-    return (median / (2 * math.log(2))).sqrt()
+    return (median / (2 * math.log(2))).sqrt(), count
+
+
+def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of rows (H,) and columns (W,) from the centre, 1 at the border."""
+    H, W = kspace.shape[-2:]
+    return tuple((torch.arange(n) - n // 2).abs() / (n / 2) for n in (H, W))  # type: ignore[return-value]
 
 
 def calibration_region(mask: Tensor) -> tuple[int, int]:

@@ -49,7 +49,8 @@ def mri(
     sens_maps: (coils, H, W) complex; None estimates them as `maps` says ("auto": ESPIRiT where
     there are 24 calibration lines). noise_std: per real and
     imaginary part, in units of kspace, the same in every coil; noise_scan: (coils, N) samples of
-    noise to whiten the coils with; None of both takes each coil's from the border of k-space.
+    noise to whiten the coils with; None of both takes each coil's from the border of k-space or
+    from air beside the object (`calibration.noise_std`).
     scale: image units of the prior's 1; None takes the 99 % quantile of a quick reconstruction
     in blocks (`calibration.image_scale`).
     options go to `inverse_score.solve`.
@@ -171,7 +172,7 @@ class MRI:
             return white, maps, torch.ones(len(kspace))
         if self.noise_std is not None:
             return kspace, maps, torch.full((len(kspace),), float(self.noise_std))
-        per_coil = calibration.border_noise_std(kspace, mask)
+        per_coil = calibration.noise_std(kspace, mask)
         noise_std = per_coil.square().mean(1).sqrt()
         weight = (noise_std[:, None] / per_coil)[..., None, None]
         return kspace * weight, maps * weight, noise_std
