@@ -6,8 +6,7 @@ achieved), so that every slice can be worked on alone, in any order, by any proc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from operators.ct import Radon
 from operators.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 from operators.linear import as_complex
 
-from .calibration import crop_readout
+from .calibration import calibration_region, central_box, crop_readout
 from .ct import ct
 from .mri import mri
 from .problem import Problem
@@ -29,25 +28,47 @@ from .problem import Problem
 DEFAULT = "equispaced-fraction"
 
 
-@dataclass
 class ScanRecipe:
-    """What a volume needs beyond its data; subclasses are MRIScan and CTScan.
+    """What a volume needs beyond its data; subclasses are MRIScan, CTScan and CustomScan.
 
-    channels and shape (H, W): of the image that is solved for. mask: what of the file's data is
-    used. asked, achieved: acceleration (1 where everything is used). notes: what was decided and
-    why, for people. references: name -> slice number -> image in the output's geometry.
+    acc, mask: the acceleration to undersample by, or the pattern, by name or as an array; seed:
+    of the pattern; options go to the recipe of a slice. channels and shape (H, W): of the image
+    that is solved for. mask: what of the file's data is used. asked, achieved: acceleration (1
+    where everything is used). notes: what was decided and why, for people. references: name ->
+    slice number -> image in the output's geometry. lines: (axis of y, lines never withheld) for
+    the check of withheld lines, None where y has none.
     """
 
-    scan: Scan
-    channels: int
-    shape: tuple[int, int]
+    kind, needs = "", ""
+    channels = 1
+    units, first_look = "", "zero-filled"
     mask: np.ndarray | None = None
-    asked: float | None = None
-    achieved: float = 1.0
-    notes: list[str] = field(default_factory=list)
-    references: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict)
-    units: str = ""
-    first_look: str = "zero-filled"
+    achieved = 1.0
+    shape: tuple[int, int]
+
+    def __init__(
+        self,
+        scan: Scan,
+        *,
+        acc: float | None = None,
+        mask: str | np.ndarray | None = None,
+        seed: int = 0,
+        **options: Any,
+    ):
+        if scan.kind != self.kind:
+            raise BadInput(f"{scan.name} holds {scan.kind} data; {self.needs}")
+        self.scan, self.asked, self.options = scan, acc, options
+        self.references: Mapping[str, Callable[[int], np.ndarray]] = scan.references
+        self.notes: list[str] = []
+        self.decide(mask, seed)
+
+    def decide(self, mask: str | np.ndarray | None, seed: int) -> None:
+        """Set shape, mask and achieved for the whole volume."""
+        raise NotImplementedError
+
+    @property
+    def lines(self) -> tuple[int, Sequence[int]] | None:
+        return None
 
     def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
         """Slice k as y = A u + n on this device."""
@@ -69,20 +90,12 @@ class MRIScan(ScanRecipe):
     reconstructed from all of its data. options: of recipes.mri (noise_std, maps, ...).
     """
 
-    def __init__(
-        self,
-        scan: Scan,
-        *,
-        acc: float | None = None,
-        mask: str | np.ndarray | None = None,
-        seed: int = 0,
-        **options: Any,
-    ):
-        if scan.kind != "kspace":
-            raise BadInput(f"{scan.name} holds {scan.kind} data; --operator mri needs k-space")
-        H, W = scan.shape[-2:]
-        super().__init__(scan, 2, (H, W), asked=acc, references=scan.references)
-        self.options = options
+    kind, needs = "kspace", "--operator mri needs k-space"
+    channels = 2
+
+    def decide(self, mask: str | np.ndarray | None, seed: int) -> None:
+        scan, (H, W) = self.scan, self.scan.shape[-2:]
+        self.shape = (H, W)
         encoded = self._encoded(W)
         self.mask = self._choose(mask, encoded, seed)
         self.achieved = float(H * W / np.broadcast_to(self.mask, (H, W)).sum())
@@ -90,6 +103,16 @@ class MRIScan(ScanRecipe):
         if self.mask.ndim == 1 and scan.crop is not None and scan.crop[0] < H:
             self.shape = (scan.crop[0], W)
             self.notes.append(f"readout oversampling removed: {H} to {scan.crop[0]} rows")
+
+    @property
+    def lines(self) -> tuple[int, Sequence[int]] | None:
+        """Columns of k-space, but those of the calibration region (of its central quarter of all,
+        where nearly everything was measured)."""
+        H, W = self.scan.shape[-2:]
+        mask = torch.from_numpy(np.broadcast_to(self.mask, (H, W)).copy())
+        rows, columns = calibration_region(mask)
+        box = central_box((H, W), (rows, min(columns, W // 4)))
+        return -1, box.any(0).nonzero().flatten().tolist()
 
     def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
         kspace = torch.from_numpy(self.scan[k]) * torch.from_numpy(self.mask)
@@ -183,28 +206,31 @@ def undersample(
 class CTScan(ScanRecipe):
     """A sinogram; acc keeps every acc-th view. options: of recipes.ct (noise_std)."""
 
-    def __init__(
-        self,
-        scan: Scan,
-        *,
-        acc: float | None = None,
-        mask: str | np.ndarray | None = None,
-        seed: int = 0,
-        **options: Any,
-    ):
-        if scan.kind != "sinogram":
-            raise BadInput(f"{scan.name} holds {scan.kind} data; --operator ct needs a sinogram")
+    kind, needs = "sinogram", "--operator ct needs a sinogram"
+    units, first_look = "HU", "filtered back-projection"
+
+    def decide(self, mask: str | np.ndarray | None, seed: int) -> None:
+        scan = self.scan
         if isinstance(mask, str):
             raise BadInput(f"CT is thinned out by views: --acc N keeps every N-th; got {mask!r}")
-        shape = scan.geometry["image_shape"]
-        super().__init__(scan, 1, shape, asked=acc, references=scan.references, units="HU")  # type: ignore[arg-type]
-        self.first_look, self.options = "filtered back-projection", options
+        if "image_shape" not in scan.geometry:
+            raise BadInput(
+                f"{scan.name} does not say its geometry, as a sinogram HDF5 does: datasets "
+                "`sinogram`, `angles` and `geometry` (JSON: type, detector_spacing_mm, pixel_mm, "
+                "image_shape)"
+            )
+        self.shape = tuple(scan.geometry["image_shape"])  # type: ignore[assignment,arg-type]
         views = len(scan.angles)  # type: ignore[arg-type]
-        self.mask = _views(mask, views, acc, scan.name)
+        self.mask = _views(mask, views, self.asked, scan.name)
         self.achieved = views / int(self.mask.sum())
         if self.achieved > 1:
             self.notes.append(f"{self.mask.sum()} of {views} views are used")
         self._radon: dict[str, Any] = {}
+
+    @property
+    def lines(self) -> tuple[int, Sequence[int]] | None:
+        """Views, any of them."""
+        return -2, ()
 
     def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
         geometry, kept = self.scan.geometry, torch.from_numpy(self.mask)

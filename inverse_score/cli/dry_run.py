@@ -41,7 +41,11 @@ def dry_run(request: Request) -> dict[str, Any]:
 def _scan(plan: Plan, task: Task) -> dict[str, Any]:
     recipe = task.recipe
     scan = recipe.scan
-    axes = {"kspace": "slice, coil, readout, phase", "sinogram": "slice, angle, detector"}
+    axes = {
+        "kspace": "slice, coil, readout, phase",
+        "sinogram": "slice, angle, detector",
+        "measurement": "slice, ...",
+    }
     found: dict[str, Any] = {
         "name": task.name,
         "format": scan.format,
@@ -52,8 +56,11 @@ def _scan(plan: Plan, task: Task) -> dict[str, Any]:
         "references": ", ".join(recipe.references) or "none",
         "notes": "; ".join([*scan.notes, *recipe.notes]) or "none",
     }
-    problem = recipe.problem(task.slices.start, plan.prior, plan.device)
-    found["first slice"] = {key: value for key, value in problem.facts.items()}
+    try:
+        problem = recipe.problem(task.slices.start, plan.prior, plan.device)
+        found["first slice"] = dict(problem.facts)
+    except (ValueError, RuntimeError) as error:
+        found["refused"] = printable(error, 1000)
     return found
 
 
@@ -104,7 +111,7 @@ def _disk(plan: Plan) -> int:
 def _obstacles(plan: Plan, found: dict[str, Any]) -> list[str]:
     from ..io.results import RunFolder
 
-    reasons = []
+    reasons = [scan["refused"] for scan in found["scans"] if "refused" in scan]
     out = Path(plan.request.out)
     there = next(p for p in (out, *out.resolve().parents) if p.exists())
     free = shutil.disk_usage(there).free

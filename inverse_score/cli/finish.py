@@ -13,13 +13,11 @@ from ..io.pictures import colour, png, to_bytes
 from ..io.results import RunFolder, Unit
 from ..io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
 from .recipe_file import recipe_text
-from .work import middle, output_paths, slice_results
+from .trust import fit_attributes, std_scale
+from .work import output_paths, slice_results
 
 if TYPE_CHECKING:
     from .plan import Plan
-
-# Held-out standard deviations beyond which a scan's denoising error is an alarm.
-FIT_LIMIT = 4.0
 
 
 def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
         mask = task.recipe.mask
         write_volume(
             paths["volume"],
-            slice_results(plan, folder, scan, bad),
+            slice_results(plan, folder, scan, bad, std_scale(plan, scan).factor),
             len(task.slices),
             attributes=attributes(plan, scan, folder, partial=bool(bad)),
             mask=mask,
@@ -109,25 +107,14 @@ def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> di
         found["reference"] = next(iter(recipe.references))
     if "simulated" in recipe.scan.facts:
         found["simulated"] = str(recipe.scan.facts["simulated"])
-    found |= _fit(plan, scan, folder)
+    if r.samples > 1:
+        scale = std_scale(plan, scan)
+        found |= {"calibrated": scale.calibrated, "calibration": scale.words}
+        found["std_factor"] = scale.factor
+    found |= fit_attributes(plan, scan, folder)
     if "acquisition" in recipe.scan.facts:
         found["acquisition"] = str(recipe.scan.facts["acquisition"])
     return found
-
-
-def _fit(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
-    """Whether the prior knows such images, in words: from the middle slice's denoising error."""
-    unit = Unit(scan, middle(plan.tasks[scan].slices), 0)
-    facts = folder.load(unit)[1] if folder.done(unit) else {}
-    if "fit_z" not in facts:
-        return {}
-    ratio, level, z = facts["fit_ratio"], facts["fit_level"], facts["fit_z"]
-    ok = abs(z) <= FIT_LIMIT
-    return {
-        "fit_ok": ok,
-        "fit": f"prior {'fits' if ok else 'may not fit'}: denoising error {ratio:.2g} times that "
-        f"of its held-out images at noise {level:.2g} ({z:+.1f} of their deviations)",
-    }
 
 
 def _method(plan: Plan, scan: int, folder: RunFolder) -> str:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..io.scan import Scan
+    from .plan import Request
+
 _SUFFIXES = (".h5", ".hdf5", ".mrd", ".npz", ".npy", ".cfl", ".ra", ".dat", ".nii", ".nii.gz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
@@ -41,6 +44,25 @@ def scans_in(folder: Path) -> list[Path]:
     """Scan files directly in a folder, by name."""
     names = _SUFFIXES + _PICTURES
     return sorted(p for p in folder.iterdir() if p.is_file() and p.name.lower().endswith(names))
+
+
+def open_scan(path: Path, request: Request) -> Scan:
+    """The measurements in a file, or for a picture, DICOM or NIfTI those simulated from it."""
+    from recipes.simulated_scan import picture_scan, simulated_scan
+
+    from ..io.reading import read_scan
+    from ..io.sniff import sniff
+
+    form = sniff(path)
+    if form == "picture":
+        return simulated_scan(picture_scan(path), request.operator, seed=request.seed)
+    kind = {"mri": "kspace", "ct": "sinogram"}[request.operator]
+    if form in ("dicom", "nifti"):
+        kind = "image"
+    scan = read_scan(path, key=request.key, axes=request.axes, kind=kind, nan=request.nan)
+    if kind == "image":
+        return simulated_scan(scan, request.operator, seed=request.seed)
+    return scan
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recipes.scans import ScanRecipe
 
     from ..prior import Prior
+    from .own_operator import Factory
 
 # Samples of one work unit. Part of a run's identity, like the seed: never chosen by memory.
 CHUNK = 4
@@ -38,6 +39,7 @@ class Request:
     budget: str | None = None
     baseline: str = "tikhonov"
     noise_std: float | None = None
+    withheld: bool = False
     maps: str | None = None
     out: Path = Path("reconstructions")
     device: str = "auto"
@@ -62,11 +64,16 @@ class Request:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise ValueError(f"--samples must be at least 1; got {self.samples}")
-        if self.operator not in CHANNELS:
-            known = ", ".join((*CHANNELS, *OPERATORS))
+        if self.operator not in CHANNELS and not self.custom:
+            known = ", ".join((*CHANNELS, *OPERATORS, "package.module:factory"))
             raise ValueError(f"--operator must be one of {known}; got {self.operator!r}")
         if not self.scans:
             raise ValueError("no scan given: name files, folders or patterns")
+
+    @property
+    def custom(self) -> bool:
+        """Whether the operator is one of the user's own, package.module:factory."""
+        return ":" in self.operator
 
 
 @dataclass
@@ -90,6 +97,7 @@ class Plan:
     prior_sha256: str
     device: torch.device
     budget: str
+    operator_sha256: str | None = None
 
     @property
     def chunks(self) -> int:
@@ -97,6 +105,12 @@ class Plan:
 
     def samples_of(self, chunk: int) -> int:
         return min(CHUNK, self.request.samples - chunk * CHUNK)
+
+    def solving(self) -> dict[str, Any]:
+        """Options of `solve` that every unit has in common."""
+        r = self.request
+        steps = {} if r.steps is None else {"steps": r.steps}
+        return {"method": r.method, "budget": self.budget, "seed": r.seed, **steps, **r.options}
 
     def config(self) -> dict[str, Any]:
         """What the result depends on; two runs of one config and input give the same bytes."""
@@ -106,14 +120,16 @@ class Plan:
         from ..networks.precision import InBfloat16
 
         r = self.request
-        keys = ("operator", "acc", "samples", "method", "steps", "baseline", "noise_std", "maps",
-                "seed", "nan", "key", "axes", "keep_samples", "options")  # fmt: skip
+        keys = ("operator", "acc", "samples", "method", "steps", "baseline", "noise_std",
+                "withheld", "maps", "seed", "nan", "key", "axes", "keep_samples",
+                "options")  # fmt: skip
         return {
             **{key: getattr(r, key) for key in keys},
             "mask": hashlib.sha256(b"".join(
                 t.recipe.mask.tobytes() for t in self.tasks if t.recipe.mask is not None
             )).hexdigest(),
             "prior": self.prior_sha256,
+            "operator_source": self.operator_sha256,
             "budget": self.budget,
             "chunk": CHUNK,
             "device": self.device.type,
@@ -144,10 +160,14 @@ def make_plan(request: Request) -> Plan:
     from ..io.priors import find_prior, load_prior
     from ..io.results import unique_names
     from .inputs import expand
+    from .own_operator import own_factory
     from .resources import choose_device
 
     device = choose_device(request.device)
-    recipes = [_recipe(path, request) for path in expand(request.scans)]
+    factory = None
+    if request.custom:
+        factory = own_factory(request.operator)
+    recipes = [_recipe(path, request, factory) for path in expand(request.scans)]
     hashes = [recipe.scan.sha256() for recipe in recipes]
     stems = [f"scan-{h[:12]}" if request.hash_names else _stem(r.scan.name)
              for r, h in zip(recipes, hashes, strict=True)]  # fmt: skip
@@ -160,9 +180,12 @@ def make_plan(request: Request) -> Plan:
     path = find_prior(source)
     for task in tasks:
         check_fit(prior, task.recipe, path.stem)
+        if request.withheld and task.recipe.lines is None:
+            raise ValueError("--withheld needs lines or views to withhold: --operator mri or ct")
     # A vector-Jacobian product costs three forward passes: too much for a CPU.
     budget = request.budget or ("fast" if device.type == "cpu" else "accurate")
-    return Plan(request, tasks, prior, path.stem, sha256_file(path), device, budget)
+    source_sha = None if factory is None else factory.sha256
+    return Plan(request, tasks, prior, path.stem, sha256_file(path), device, budget, source_sha)
 
 
 def _quick(prior: Prior, device: Any) -> Prior:
@@ -179,6 +202,8 @@ def default_prior(operator: str) -> str:
     """The shipped prior of this operator: by its card's domain, then by its channels."""
     from ..io.priors import read_header, shipped_priors
 
+    if operator not in CHANNELS:
+        raise BadPrior(f"no prior ships for --operator {operator}: name one with --prior")
     headers = {name: read_header(name) for name in shipped_priors()}
     fitting = [
         name
@@ -227,24 +252,28 @@ def seconds_per_call(plan: Plan, shape: tuple[int, int]) -> float:
     return time.perf_counter() - began
 
 
-def _recipe(path: Path, request: Request) -> ScanRecipe:
+def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe:
+    from recipes.custom_scan import CustomScan, open_measurements
     from recipes.scans import CTScan, MRIScan
 
     from ..io.exports import check_exports
-    from ..io.reading import read_scan
-    from .inputs import read_mask
+    from .inputs import open_scan, read_mask
 
-    kind, cls = {"mri": ("kspace", MRIScan), "ct": ("sinogram", CTScan)}[request.operator]
-    scan = read_scan(path, key=request.key, axes=request.axes, kind=kind, nan=request.nan)
-    check_exports(scan, request.format_out, request.allow_no_geometry)
     mask: Any = request.mask
     if mask is not None and Path(mask).exists():
         mask = read_mask(Path(mask))
-    options = {key: getattr(request, key) for key in ("noise_std",)}
-    if request.maps is not None:
-        options["maps"] = request.maps
+    options = {key: getattr(request, key) for key in ("noise_std", "maps")}
     options = {key: value for key, value in options.items() if value is not None}
-    return cls(scan, acc=request.acc, mask=mask, seed=request.seed, **options)
+    options |= {"acc": request.acc, "mask": mask, "seed": request.seed}
+    if factory is not None:
+        operator = factory(path)
+        scan = open_measurements(path, operator, request.key, request.nan)
+        recipe: ScanRecipe = CustomScan(scan, operator=operator, **options)
+    else:
+        scan = open_scan(path, request)
+        recipe = (MRIScan if request.operator == "mri" else CTScan)(scan, **options)
+    check_exports(scan, request.format_out, request.allow_no_geometry)
+    return recipe
 
 
 def _stem(name: str) -> str:

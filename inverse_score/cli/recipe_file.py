@@ -30,6 +30,8 @@ def with_recipe(given: dict[str, Any], path: Path, typed: Collection[str]) -> di
     found = {**operator, **{key: method.pop(key) for key in METHOD_KEYS if key in method}}
     if "recipe" not in mapping:
         raise BadInput(f"{path.name}: `recipe` is missing: mri or ct")
+    if ":" in str(mapping["recipe"]) and "operator" not in typed:
+        raise BadInput(f"{path.name}: a file cannot name code to run: type --operator yourself")
     found["operator"] = mapping["recipe"]
     if "prior" in mapping:
         found["prior"] = mapping["prior"]

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 def reconstruct(
     context: typer.Context,
     scans: list[str] = typer.Argument(None, help="Files, folders or patterns; fastMRI HDF5, "
-                                      "ISMRMRD, BART, NIfTI, npz, DICOM or sinogram HDF5."),
+                                      "ISMRMRD, BART, npz or sinogram HDF5; DICOM, NIfTI and "
+                                      "pictures are measured by simulation."),
     operator: str = typer.Option("mri", help="mri, ct; for pictures inpaint, colorize, deblur, "
-                                 "super-resolution or class."),
+                                 "super-resolution or class; or package.module:factory, whose "
+                                 "factory(path) returns a LinearOperator (this runs its code)."),
     acc: float | None = typer.Option(None, help="Acceleration of complete data, made here."),
     mask: str | None = typer.Option(None, help="Kind of sampling pattern, or a file with one "
                                     "(inpaint: a picture, white where the image is known)."),
@@ -35,6 +37,8 @@ def reconstruct(
     budget: str | None = typer.Option(None, help="fast or accurate; default: fast on a CPU."),
     baseline: str = typer.Option("tikhonov", help="Compared with: tikhonov, tv, wavelet, none."),
     noise_std: float | None = typer.Option(None, help="Noise per real and imaginary part."),
+    withheld: bool = typer.Option(False, help="Check the prior on a tenth of the measured lines, "
+                                  "withheld: costs 19 more samples of the middle slice."),
     maps: str | None = typer.Option(None, help="Coil maps: espirit or low-resolution."),
     recipe: Path | None = typer.Option(None, help="YAML with any of these options."),
     out: Path = typer.Option(Path("reconstructions"), "--out", "-o", help="Folder of the outputs."),
@@ -102,7 +106,7 @@ def reconstruct(
     if json_:
         print(json.dumps(summary))
     elif summary is not None:
-        print("\n".join(_lines_of(summary)))
+        print("\n".join(_lines_of(summary, request.out)))
     if summary is not None and summary["status"] == "partial":
         raise typer.Exit(5)
 
@@ -236,15 +240,17 @@ def _shard(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _lines_of(summary: dict[str, Any]) -> list[str]:
-    """Results in words: where they are and how they score."""
+def _lines_of(summary: dict[str, Any], out: Path) -> list[str]:
+    """Results in words: where they are, how they score, and what to know about them."""
     lines = []
     for scan in summary["scans"]:
-        lines += [f"{scan['name']}: {path}" for path in scan["outputs"].values()]
+        lines += [f"{scan['name']}: {out / path}" for path in scan["outputs"].values()]
         for name, s in scan.get("scores", {}).items():
             lines.append(
                 f"  {name:15} PSNR {s['psnr']:6.2f} dB  SSIM {s['ssim']:.4f}  NMSE {s['nmse']:.5f}"
             )
+        told = ("simulated", "fit", "withheld", "calibration")
+        lines += [f"  {scan['attributes'][key]}" for key in told if key in scan["attributes"]]
     return lines
 
 

@@ -15,6 +15,7 @@ from ..io.names import printable
 from ..io.results import RunFolder, Unit
 from ..io.volume import SliceResult
 from . import is_out_of_memory
+from .trust import fit_facts, middle, withheld_facts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,6 +97,8 @@ class Worker:
             facts |= {key: _single(value) for key, value in problem.facts.items()}
             if unit.slice == middle(task.slices):
                 facts |= fit_facts(problem, rec, plan.prior)
+                if plan.request.withheld:
+                    facts |= withheld_facts(problem, plan, task)
         self.seconds["network"] += rec.seconds
         self.seconds["rest"] += time.perf_counter() - began - rec.seconds
         return arrays, facts
@@ -115,22 +118,15 @@ class Worker:
         """solve, in smaller batches where memory does not suffice: same samples to rounding."""
         from ..solver import Diverged
 
-        r, count = self.plan.request, self.plan.samples_of(unit.chunk)
-        options = dict(r.options)
-        if r.steps is not None:
-            options["steps"] = r.steps
-        batch_size = count
+        count = batch_size = self.plan.samples_of(unit.chunk)
         while True:
             try:
                 return problem.solve(
                     self.plan.prior,
-                    method=r.method,
-                    budget=self.plan.budget,
                     num_samples=count,
-                    seed=r.seed,
                     items=[self.plan.item(unit.scan, unit.slice, unit.chunk)],
                     batch_size=batch_size,
-                    **options,
+                    **self.plan.solving(),
                 )
             except Exception as error:
                 if isinstance(error, Diverged):
@@ -157,9 +153,12 @@ class Worker:
 
 
 def slice_results(
-    plan: Plan, folder: RunFolder, scan: int, failed: dict[Unit, str]
+    plan: Plan, folder: RunFolder, scan: int, failed: dict[Unit, str], std_factor: float = 1.0
 ) -> Iterator[SliceResult]:
-    """The slices of one volume from their units, in order; a failed slice is NaN and says why."""
+    """The slices of one volume from their units, in order; a failed slice is NaN and says why.
+
+    std_factor: what the samples' std is multiplied by (`trust.std_scale`).
+    """
     template: SliceResult | None = None
     for k in plan.tasks[scan].slices:
         units = [Unit(scan, k, chunk) for chunk in range(plan.chunks)]
@@ -169,6 +168,8 @@ def slice_results(
             yield _failed(template or _any_result(plan, folder, scan), facts)
             continue
         template = _joined(plan, folder, scan, k, units)
+        if "std" in template.images:
+            template.images["std"] = np.float32(std_factor) * template.images["std"]
         yield template
 
 
@@ -212,9 +213,10 @@ def _joined(plan: Plan, folder: RunFolder, scan: int, k: int, units: list[Unit])
 
 
 def _share(part: np.ndarray, mean: np.ndarray, units: str) -> np.ndarray:
-    """|x - R x| / |x| a pixel, at most 1; |x| not below a hundredth of its largest value."""
+    """|x - R x| / |x| a pixel, at most 1; |x| not below a tenth of its largest value, or the map
+    would show air."""
     size = np.abs(mean + 1000.0) if units == "HU" else np.abs(mean)
-    return np.minimum(np.abs(part) / np.maximum(size, 0.01 * size.max() + 1e-30), 1.0)
+    return np.minimum(np.abs(part) / np.maximum(size, 0.1 * size.max() + 1e-30), 1.0)
 
 
 def _reference(recipe: Any) -> str | None:
@@ -234,31 +236,6 @@ def _any_result(plan: Plan, folder: RunFolder, scan: int) -> SliceResult:
         if not folder.missing(units):
             return _joined(plan, folder, scan, k, units)
     raise PartialFailure(f"{plan.tasks[scan].name}: every slice failed; nothing was written")
-
-
-def middle(slices: range) -> int:
-    """The slice on which the prior's fit is checked."""
-    return slices[len(slices) // 2]
-
-
-def fit_facts(problem: Problem, rec: Any, prior: Any) -> dict[str, Any]:
-    """Denoising error of a sample over that of the prior's held-out images, at its worst level.
-
-    {} where the prior's card does not know the error of held-out images.
-    """
-    from ..fit import denoising_fit
-
-    if "error_mean" not in prior.card.get("error_spectrum", {}):
-        return {}
-    x = rec.samples[0]
-    u = x / problem.to_units(x.new_ones(x.shape))
-    levels, ratio, z = denoising_fit(u, prior)
-    worst = int(z[:, 0].abs().argmax())
-    return {
-        "fit_level": float(levels[worst]),
-        "fit_ratio": float(ratio[worst, 0]),
-        "fit_z": float(z[worst, 0]),
-    }
 
 
 def _single(value: Any) -> Any:

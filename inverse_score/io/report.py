@@ -126,8 +126,9 @@ def _badges(volume: Volume) -> str:
     good = bool(a.get("calibrated"))
     badges.append(("uncertainty calibrated" if good else "uncertainty not calibrated",
                    "good" if good else "warn"))  # fmt: skip
-    if a.get("fit"):
-        badges.append((clean(a["fit"]), "good" if a.get("fit_ok") else "warn"))
+    for check in ("fit", "withheld"):
+        if a.get(check):
+            badges.append((clean(a[check]), "good" if a.get(f"{check}_ok") else "warn"))
     if a.get("simulated"):
         badges.append((clean(a["simulated"]), "warn"))
     return "".join(
@@ -148,11 +149,8 @@ def _explanation(volume: Volume) -> str:
         lines.append(
             f"Std is the spread of {n} samples, itself uncertain by about "
             f"{100 / math.sqrt(2 * (n - 1)):.0f} %. Low std does not mean correct: "
-            + (
-                f"it was checked for this prior and operator ({a['calibrated']})."
-                if a.get("calibrated")
-                else "it has not been checked for this prior and operator (inverse-score verify)."
-            )
+            + f"{a.get('calibration', 'it has not been checked')}"
+            + ("." if a.get("calibrated") else " (inverse-score verify).")
         )
     lines.append(
         "The residual is what the mean does not explain of the data, taken back to the image; its "
@@ -184,12 +182,20 @@ def _content_name(volume: Volume, name: str) -> str:
 
 def _slice_table(volume: Volume) -> str:
     present = [key for key in _SHOWN_FACTS if any(key in fact for fact in volume.facts)]
-    rows = [tuple(_digits(fact.get(key, "")) for key in present) for fact in volume.facts]
+    rows = [tuple(_digits(_in_short(fact.get(key, ""))) for key in present)
+            for fact in volume.facts]  # fmt: skip
     return _table(tuple(key.replace("_", " ") for key in present), rows)
 
 
+def _in_short(value: Any) -> Any:
+    """A list of a number a sample as its mean and range."""
+    if not (isinstance(value, list) and len(value) > 1 and isinstance(value[0], float)):
+        return value
+    return f"{sum(value) / len(value):.4g} ({min(value):.4g} to {max(value):.4g})"
+
+
 def _provenance(attributes: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(key, _digits(value)) for key, value in sorted(attributes.items())]
+    return [(key, _digits(value)) for key, value in sorted(attributes.items()) if value != ""]
 
 
 def _presets(units: str) -> str:

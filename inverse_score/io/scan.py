@@ -17,6 +17,8 @@ AXES = {
     "sinogram": ("slice", "angle", "detector"),
     "image": ("slice", "row", "column"),
 }
+# Measurements of a user's own operator: slices first, and then whatever axes it gives.
+OWN = "measurement"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Scan:
                     encoding (the undersampled axis, as in fastMRI); one coil is coils = 1
         "sinogram"  (slices, angles, detectors) float32
         "image"     (slices, H, W) float32 or complex64, rows and columns as displayed
+        "measurement"  (slices, ...) float32 or complex64, of an operator of the user's own
     units: "HU", "line integral", or "" where the format has none (MRI).
 
     mask is what was measured, bool, (W,) or (H, W), None where the file does not say; unmeasured
@@ -47,7 +50,7 @@ class Scan:
     Functions inside are picklable, so a scan can go to a worker process. Errors are BadInput.
     """
 
-    kind: Literal["kspace", "sinogram", "image"]
+    kind: Literal["kspace", "sinogram", "image", "measurement"]
     shape: tuple[int, ...]
     read: Callable[[int], np.ndarray]
     files: tuple[Path, ...]
@@ -65,7 +68,7 @@ class Scan:
     nan: Literal["refuse", "zero"] = "refuse"
 
     def __post_init__(self):
-        axes = AXES.get(self.kind)
+        axes = self.shape if self.kind == OWN else AXES.get(self.kind)
         if axes is None or len(self.shape) != len(axes) or min(self.shape) < 1:
             raise BadInput(
                 f"{self.name}: a scan is one of {AXES}, every axis at least 1; "
