@@ -58,7 +58,7 @@ def _check_measurement(content, at: int, end: int, version, name: str) -> None:
         if flags & (_ACQEND | _SYNCDATA):
             (length,) = struct.unpack_from("<I", content, at)
             length &= _LENGTH
-        if flags & _ACQEND:
+        if flags & _ACQEND and not flags & _SYNCDATA:
             return
         if length < smallest or at + length > end:
             raise BadInput(

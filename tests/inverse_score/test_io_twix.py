@@ -81,7 +81,7 @@ def _overwrite(content: bytes, at: int, form: str, value: int) -> bytes:
         lambda c: c[:-3000],
         lambda c: _overwrite(c, 8 + 8, "<Q", 1 << 60),  # where the measurement starts
         lambda c: _overwrite(c, 10240, "<I", 1 << 31),  # length of its protocol
-        lambda c: _overwrite(c, 10752, "<I", 0)[:10792] + b"\x20" + c[10793:],  # a block of 0 bytes
+        lambda c: _overwrite(c, 10752, "<I", 0)[:10792] + b"\x21" + c[10793:],  # a block of 0 bytes
         lambda c: c.replace(b"ucTrajectory = 1", b"ucTrajectory = 4"),
         lambda c: c.replace(b"lPhaseEncodingLines = 10", b"lPhaseEncodingLines = 0 "),
     ],
