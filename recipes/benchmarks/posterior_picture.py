@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from inverse_score import solve
-from inverse_score.posterior import METHODS
 
 from .posterior_problems import Problem
+from .posterior_ranks import choices
 
 PIXELS = ((0, 1, 6), (0, 3, 3))
 COUNT = 512
@@ -26,13 +26,13 @@ def draw(path: Path) -> None:
 
     gaussian = Problem("inpainting", "stationary", 0.1)
     modes = Problem("sum", "modes-2d", 0.5)
-    choices = _choices()
+    panels = choices()
     columns = 4
-    height = 2 * math.ceil(len(choices) / columns)
+    height = 2 * math.ceil(len(panels) / columns)
     figure, axes = plt.subplots(height, columns, figsize=(11, 1.7 * height))
     for ax in axes.flat:
         ax.axis("off")
-    for k, (name, options) in enumerate(choices.items()):
+    for k, (name, options) in enumerate(panels.items()):
         row, column = divmod(k, columns)
         for offset, problem in enumerate((gaussian, modes)):
             ax = axes[2 * row + offset, column]
@@ -41,8 +41,8 @@ def draw(path: Path) -> None:
             if offset == 0:
                 ax.set_title(name, fontsize=9)
     figure.suptitle(
-        "True marginal (line) against 512 samples (bars): an unobserved pixel of the Gaussian "
-        "problem, and a coordinate of 25 modes given their sum",
+        "True posterior (lines) against 512 samples (bars): density of an unobserved pixel of the "
+        "Gaussian problem; below it, weights of 25 modes by their first coordinate, given the sum",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0, 1, 0.98))
@@ -52,13 +52,12 @@ def draw(path: Path) -> None:
 
 
 def _panel(ax: Any, problem: Problem, options: dict[str, Any]) -> None:
-    index = unobserved(problem) if problem.covariance == "stationary" else (0,)
-    grid, density = marginal(problem, index)
-    ax.plot(grid, density, color="black", linewidth=1)
+    """Axes of one method: the truth at once, the samples unless the method does not apply."""
+    modes = problem.covariance == "modes-2d"
+    index = (0,) if modes else unobserved(problem)
     ax.set_yticks([])
     ax.tick_params(labelsize=7)
-    ax.set_xlim(float(grid[0]), float(grid[-1]))
-    ax.set_ylim(0, 1.5 * float(density.max()))
+    (_draw_weights if modes else _draw_density)(ax, problem, index)
     try:
         rec = solve(
             problem.y,
@@ -72,8 +71,37 @@ def _panel(ax: Any, problem: Problem, options: dict[str, Any]) -> None:
         ax.text(0.5, 0.6, "does not apply", ha="center", transform=ax.transAxes, fontsize=8)
         return
     x = rec.samples[(slice(None), 0, *index)].double()  # type: ignore[index]
-    edges = torch.linspace(float(grid[0]), float(grid[-1]), 61).tolist()
-    ax.hist(x.tolist(), bins=edges, density=True, color="#7aa6d8")
+    if modes:
+        places, _ = mode_weights(problem)
+        nearest = torch.cdist(x[:, None], places[:, None]).argmin(1)
+        share = torch.bincount(nearest, minlength=len(places)) / len(x)
+        ax.bar(places.tolist(), share.tolist(), width=1.3, color="#7aa6d8")
+    else:
+        edges = torch.linspace(*ax.get_xlim(), 41).tolist()
+        ax.hist(x.tolist(), bins=edges, density=True, color="#7aa6d8")
+
+
+def _draw_density(ax: Any, problem: Problem, index: tuple[int, ...]) -> None:
+    grid, density = marginal(problem, index)
+    ax.plot(grid, density, color="black", linewidth=1)
+    ax.set_xlim(float(grid[0]), float(grid[-1]))
+    ax.set_ylim(0, 1.5 * float(density.max()))
+
+
+def _draw_weights(ax: Any, problem: Problem, index: tuple[int, ...]) -> None:
+    places, weights = mode_weights(problem)
+    ax.hlines(weights, places - 0.8, places + 0.8, color="black", linewidth=1.5)
+    ax.set_xticks(places.tolist())
+    ax.set_ylim(0, 1.6 * float(weights.max()))
+
+
+def mode_weights(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """First coordinates of the modes and their weights under the posterior, summed over the
+    second coordinate. A mode is 0.05 wide and 2 from the next: a bar each, not a density."""
+    places = problem.prior.means.flatten(1)[:, 0]
+    unique, which = torch.unique(places, return_inverse=True)
+    weights = torch.zeros(len(unique), dtype=torch.float64)
+    return unique, weights.index_add(0, which, problem.posterior.weights[0])
 
 
 def unobserved(problem: Problem) -> tuple[int, ...]:
@@ -84,34 +112,11 @@ def unobserved(problem: Problem) -> tuple[int, ...]:
 
 
 def marginal(problem: Problem, index: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The exact posterior density of one element, on a grid of 600 points."""
+    """The exact posterior density of one element of the Gaussian problem, on 600 points."""
     post = problem.posterior
     event = problem.prior.event_shape
     flat = int(torch.arange(math.prod(event)).reshape(event)[index])
-    if hasattr(post, "cov"):
-        weights, means = torch.ones(1), post.mean[0].flatten()[flat : flat + 1]
-        stds = post.cov[0][flat, flat].sqrt()[None]
-    else:
-        weights, means = post.weights[0], post.means[0].flatten(1)[:, flat]
-        stds = post.covs[0][:, flat, flat].sqrt()
-    centre = float((weights * means).sum())
-    width = float((weights * ((means - centre) ** 2 + stds**2)).sum().sqrt())
-    grid = torch.linspace(centre - 4 * width, centre + 4 * width, 600, dtype=torch.float64)
-    z = (grid[:, None] - means) / stds
-    density = (weights * torch.exp(-0.5 * z**2) / (stds * math.sqrt(2 * math.pi))).sum(1)
-    return grid, density
-
-
-def _choices() -> dict[str, dict[str, Any]]:
-    chosen: dict[str, dict[str, Any]] = {
-        f"{covariance}": {
-            "method": "moment-matching",
-            "covariance": covariance,
-            "sampler": "dpm++2m" if covariance == "jacobian" else "dpm++2m-sde",
-        }
-        for covariance in ("jacobian", "spectrum", "isotropic")
-    }
-    for name, method in METHODS.items():
-        if not method.deterministic and name != "moment-matching":
-            chosen[name] = {"method": name}
-    return chosen
+    mean, std = float(post.mean[0].flatten()[flat]), float(post.cov[0][flat, flat].sqrt())
+    grid = torch.linspace(mean - 4 * std, mean + 4 * std, 600, dtype=torch.float64)
+    z = (grid - mean) / std
+    return grid, torch.exp(-0.5 * z**2) / (std * math.sqrt(2 * math.pi))

@@ -23,7 +23,7 @@ def measure(rows: Any, samples: int) -> None:
     ):
         truth = base.prior.sample(PROBLEMS, seed=11, dtype=torch.float32)
         y = measured(base.operator, truth, base.noise_std, seed=12)
-        for name, options in _choices().items():
+        for name, options in choices().items():
 
             def run(base=base, truth=truth, y=y, options=options) -> dict:
                 rec = solve(
@@ -56,7 +56,7 @@ def calibration(samples: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     }
 
 
-def _choices() -> dict[str, dict[str, Any]]:
+def choices() -> dict[str, dict[str, Any]]:
     """The three covariances, and every other method at its defaults."""
     chosen: dict[str, dict[str, Any]] = {
         f"moment-matching, {covariance}": {
