@@ -5,7 +5,7 @@ uniform square and keeps the weights of its basins; annealed Langevin dynamics f
 
     python examples/langevin_annealing.py [--num 1280] [--out examples/pictures]
 
-Draws with matplotlib, which this project does not require: pip install matplotlib.
+Draws with matplotlib, which the extra `examples` brings.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def main(num: int = 1280) -> dict[str, torch.Tensor]:
 if __name__ == "__main__":
     chosen = arguments(__doc__, num=1280)
     found = main(chosen.num)
-    figure, axes = canvas(1, 3, "Two modes of weight 0.8 and 0.2, far apart")
+    figure, axes = canvas(1, 3, "Two modes far apart, the upper one of weight 0.8")
     for axis, (name, x) in zip(axes[0], found.items(), strict=True):
         axis.scatter(*x.T.numpy(), s=3, color=STRONG if name != "exact" else PALE, linewidths=0)
         axis.set(xlim=(-9, 9), ylim=(-9, 9), aspect="equal")
-        axis.set_title(f"{name}: {upper_share(x):.2f} in the heavy mode", fontsize=9)
+        axis.set_title(f"{name}: {upper_share(x):.2f} in it", fontsize=10)
     save(figure, chosen.out / "langevin_annealing.png")

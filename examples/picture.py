@@ -22,7 +22,9 @@ def canvas(rows: int, columns: int, title: str, height: float = 3.4) -> tuple[An
     try:
         import matplotlib
     except ImportError as error:
-        raise SystemExit("pictures need matplotlib: pip install matplotlib") from error
+        raise SystemExit(
+            'pictures need matplotlib: pip install "inverse-score[examples]"'
+        ) from error
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

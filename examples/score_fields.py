@@ -1,10 +1,10 @@
 """Score fields in the plane: a small network trained by denoising score matching against the truth.
 
-    python examples/score_fields.py [--num 3000] [--out examples/pictures]
+    python examples/score_fields.py [--num 1500] [--out examples/pictures]
 
 --num counts training steps. Where the data never go at a low noise level the learnt field is wrong,
-and that is why sampling starts from a high one. Draws with matplotlib, which this project does not
-require: pip install matplotlib.
+and that is why sampling starts from a high one. Draws with matplotlib, which the extra `examples`
+brings.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def three_modes() -> GaussianMixturePrior:
 class Denoiser(nn.Module):
     """x0_hat = (x + sigma F(x / sqrt(1 + sigma^2), log sigma)) / (1 + sigma^2)."""
 
-    def __init__(self, width: int = 96):
+    def __init__(self, width: int = 64):
         super().__init__()
         self.body = nn.Sequential(
             nn.Linear(3, width),
@@ -56,10 +56,10 @@ def train(truth: GaussianMixturePrior, steps: int) -> Prior:
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     for _ in range(steps):
-        x0 = data[torch.randint(len(data), (512,), generator=draw)]
-        log_sigma = torch.rand(512, generator=draw) * math.log(100) + math.log(0.05)
+        x0 = data[torch.randint(len(data), (256,), generator=draw)]
+        log_sigma = torch.rand(256, generator=draw) * math.log(100) + math.log(0.05)
         sigma = log_sigma.exp()
-        x = x0 + sigma[:, None] * torch.randn(512, 2, generator=draw)
+        x = x0 + sigma[:, None] * torch.randn(256, 2, generator=draw)
         weight = (1 + sigma**2) / sigma**2
         loss = ((network(x, sigma) - x0).square().sum(1) * weight).mean()
         optimizer.zero_grad()
@@ -81,14 +81,14 @@ def errors(learnt: Prior, truth: GaussianMixturePrior, num: int = 4000) -> list[
     return found
 
 
-def main(num: int = 3000) -> tuple[Prior, GaussianMixturePrior, list[float]]:
+def main(num: int = 1500) -> tuple[Prior, GaussianMixturePrior, list[float]]:
     truth = three_modes()
     learnt = train(truth, num)
     return learnt, truth, errors(learnt, truth)
 
 
 if __name__ == "__main__":
-    chosen = arguments(__doc__, num=3000)
+    chosen = arguments(__doc__, num=1500)
     learnt, truth, found = main(chosen.num)
     figure, axes = canvas(1, len(LEVELS), "sigma x score: exact (blue) and learnt (orange)", 3.8)
     side = torch.linspace(-3, 3, 15)

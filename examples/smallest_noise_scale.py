@@ -5,7 +5,7 @@ above the state where sampling stops, below its x0_hat, the last step of every s
 
     python examples/smallest_noise_scale.py [--num 1500] [--out examples/pictures]
 
-Draws with matplotlib, which this project does not require: pip install matplotlib.
+Draws with matplotlib, which the extra `examples` brings.
 """
 
 from __future__ import annotations

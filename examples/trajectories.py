@@ -4,7 +4,7 @@ Both have the same marginals p_t (shaded); the ODE's paths are smooth and do not
 
     python examples/trajectories.py [--num 16] [--out examples/pictures]
 
-Draws with matplotlib, which this project does not require: pip install matplotlib.
+Draws with matplotlib, which the extra `examples` brings.
 """
 
 from __future__ import annotations

@@ -50,6 +50,15 @@ def test_paths_of_the_ode_are_smooth_and_those_of_the_sde_are_not(load):
     assert torch.equal(ends.argsort(), torch.arange(6))
 
 
+def test_paths_of_both_end_in_the_modes_by_their_weights(load):
+    """0.4 and 0.6: the ODE's starts are evenly spread, the SDE's ends scatter as binomials do."""
+    num = 600
+    _, paths = load("trajectories")["main"](num, steps=60)
+    share = {name: (path[-1] > 0.1).double().mean().item() for name, path in paths.items()}
+    assert abs(share["probability-flow ODE"] - 0.6) < 0.01
+    assert abs(share["reverse SDE"] - 0.6) < 3 * (0.6 * 0.4 / num) ** 0.5
+
+
 def test_every_example_draws_its_picture(load, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     for name, num in (("trajectories", 3), ("langevin_annealing", 20)):
