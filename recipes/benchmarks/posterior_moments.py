@@ -1,7 +1,7 @@
 """Moments of a posterior sampler on a Gaussian problem without Monte Carlo error.
 
-With a Gaussian prior many methods are affine in their draws: x = m + sum_k L_k z_k. One batch in
-float64, a row for m and one for each coordinate of each z_k, gives mean m and covariance
+With a Gaussian prior many methods are affine in their draws: x = m + sum_k L_k z_k. One batch,
+a row for m and one for each coordinate of each z_k, gives mean m and covariance
 sum_k L_k L_k^T. Four rows whose draws add up check first that the method is affine at all.
 """
 
@@ -80,8 +80,7 @@ def exact_scores(
     options = dict(options)
     method = METHODS[options.pop("method")]
     sampler = options.pop("sampler", method.sampler)
-    y = problem.y.to(torch.complex128 if problem.y.is_complex() else torch.float64)
-    data = measure(problem.prior, y, problem.operator, problem.noise_std)
+    data = measure(problem.prior, problem.y, problem.operator, problem.noise_std)
     times = grid_for(
         problem.prior, float(data.level), float(data.typical), steps or method.steps, "log-snr"
     )
@@ -91,7 +90,8 @@ def exact_scores(
 
     def run(noise: Any) -> Tensor:
         counter.nfe = counter.vjps = 0
-        return method.run(prior, data.rows([0] * noise.rows), noise, plan, **options).flatten(1)
+        x = method.run(prior, data.rows([0] * noise.rows), noise, plan, **options)
+        return x.flatten(1).double()
 
     with torch.no_grad():
         method.run(prior, data, recorder, plan, **options)
