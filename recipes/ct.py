@@ -21,7 +21,9 @@ from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
 from operators.ct import WATER, Radon, to_hounsfield
+from operators.observed import Observed
 
+from .metal import interpolated, kept_rays
 from .problem import Problem
 
 VALUES = ("line_integral", "transmission", "counts")
@@ -35,6 +37,7 @@ def ct(
     I0: float | None = None,
     mu_water: float = WATER,
     noise_std: float | Tensor | None = None,
+    metal: float | Tensor | None = None,
     **options: Any,
 ) -> CT:
     """A recipe to call with a sinogram: recipes.ct(prior, Radon(...))(sinogram, num_samples=8).
@@ -43,7 +46,9 @@ def ct(
     its values times mu_water (per mm) have no unit. value: what the sinogram holds; counts need
     I0, the counts of a ray that meets nothing, and weigh each ray by what reached it. noise_std:
     of the line integrals, a number or one a ray; None is 1 / sqrt(counts) for counts, else
-    estimated from the sinogram. options go to `inverse_score.solve`.
+    estimated from the sinogram. metal: a threshold in HU on the filtered back-projection (Song et
+    al. 2022: 3300), or its mask (H, W): rays through it are left out as if not measured, and the
+    image there is the prior's. options go to `inverse_score.solve`.
     """
     prior = load_prior(prior)
     if prior.channels not in (None, 1):
@@ -54,7 +59,9 @@ def ct(
         raise ValueError(f"counts need I0 > 0, the counts without an object; got {I0}")
     if not (math.isfinite(mu_water) and mu_water > 0):
         raise ValueError(f"mu_water must be positive, per mm; got {mu_water}")
-    return CT(prior, radon, value, I0, mu_water, noise_std, options)
+    if metal is not None and not isinstance(metal, Tensor) and not math.isfinite(metal):
+        raise ValueError(f"metal must be a finite threshold in HU or a mask; got {metal}")
+    return CT(prior, radon, value, I0, mu_water, noise_std, metal, options)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ class CT:
     I0: float | None = None
     mu_water: float = WATER
     noise_std: float | Tensor | None = None
+    metal: float | Tensor | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
@@ -84,15 +92,23 @@ class CT:
         )
 
     def prepare(self, sinogram: Tensor) -> Problem:
-        """The problem p - a R 1000 = (a R) HU + n, and the filtered back-projection in HU."""
+        """The problem p - a R 1000 = (a R) HU + n, and the filtered back-projection in HU.
+
+        With metal: of the rays that met none, and after linear interpolation across the others.
+        """
         sinogram = self._checked(sinogram)
         p, noise_std = self._line_integrals(sinogram)
         A = (self.mu_water / 1000) * self.radon
         water = torch.full((1, *self.radon.in_shape), 1000.0, dtype=p.dtype, device=p.device)
         # FBP before the offset is taken away: the square of air outside the object has none.
-        fbp = to_hounsfield(self.radon.fbp(p), self.mu_water)
         facts = {"noise_std": float(torch.as_tensor(noise_std).float().median()), "scale": 1.0}
-        return Problem(A, p - A(water), noise_std, torch.ones(len(p)), fbp, facts)
+        y = p - A(water)
+        if self.metal is not None:
+            keep, mask = kept_rays(self.radon, p, self.metal, self.mu_water)
+            A, y, p = Observed(A, keep), torch.where(keep, y, 0.0), interpolated(p, ~keep)
+            facts |= {"rays_kept": float(keep.float().mean()), "metal_pixels": int(mask.sum())}
+        fbp = to_hounsfield(self.radon.fbp(p), self.mu_water)
+        return Problem(A, y, noise_std, torch.ones(len(p)), fbp, facts)
 
     def _checked(self, sinogram: Tensor) -> Tensor:
         sinogram = torch.as_tensor(sinogram)
