@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from . import guard
 from .fastmri import as_complex64, check_mask
 from .npy import npy_array, npz_array, npz_names
 from .scan import AXES, Scan, sampled
+from .sinogram import hdf5_geometry, npz_geometry, read_angles
 from .sniff import sniff
 
 NAMES = ("slice", "coil", "y", "x", "angle", "detector", "complex")
@@ -192,13 +192,31 @@ def _beside(path: Path, form: str, key: str, kind: str, shape: tuple[int, ...]) 
     if kind == "kspace":
         mask = check_mask(values, shape[-2:], path.name)
         return {"mask": None if mask.all() else mask}
-    if values is None:
-        raise BadInput(f"{path.name}: a sinogram needs `angles` in radians beside {key!r}")
-    if values.shape != (shape[1],) or not np.isfinite(values).all():
-        raise BadInput(f"{path.name}: angles must be {shape[1]} numbers, got {values.shape}")
-    if np.abs(values).max() > 16 * math.pi:
-        raise BadInput(f"{path.name}: angles reach {np.abs(values).max():.4g}, which are degrees")
-    return {"angles": values.astype(np.float64), "units": "line integral"}
+    return _sinogram(path, form, key, values, shape)
+
+
+def _sinogram(path: Path, form: str, key: str, angles: np.ndarray | None, shape: tuple) -> dict:
+    """Angles, geometry and units of a sinogram (see `sinogram`)."""
+    if angles is None:
+        raise BadInput(
+            f"{path.name}: a sinogram needs `angles` in radians beside {key!r} in one .npz or HDF5 "
+            "file, and unless its beams are parallel and its spacings 1 mm, `geometry` (JSON: "
+            "type, detector_spacing_mm, pixel_mm, image_shape; source_origin_mm and "
+            "origin_detector_mm for fans)"
+        )
+    if form == "npz":
+        units = _companion(path, form, "units")
+        geometry = npz_geometry(path, shape)
+        units = "rad" if units is None else str(units)
+    else:
+        with guard.open_hdf5(path) as file:
+            units = guard.attribute(file["angles"], "units") or "rad"
+            geometry = hdf5_geometry(file, shape, path.name)
+    return {
+        "angles": read_angles(angles, units, shape[1], path.name),
+        "geometry": geometry,
+        "units": str(geometry["value"]).replace("_", " "),
+    }
 
 
 def _companion(path: Path, form: str, name: str) -> np.ndarray | None:

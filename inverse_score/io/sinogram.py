@@ -5,6 +5,9 @@ sinogram (slices, angles, detectors); angles (angles,) radians, or degrees where
 detector_spacing_mm, pixel_mm, image_shape and, for fans, source_origin_mm, origin_detector_mm;
 center_offset in detector pixels. Attributes: `value` "line_integral", "transmission" or "counts"
 (with `I0`), mu_water_per_mm. ground_truth (slices, H, W) in HU is a reference.
+
+An .npz holds the same: `sinogram`, `angles` and either `geometry`, or each of its entries as an
+array of its own, as value, I0, mu_water_per_mm and units (of the angles) always are.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from ..errors import BadInput
 from . import guard
 from .commits import committing
 from .fastmri import SIMULATED, ImageSlice
+from .npy import npz_array, npz_names
 from .scan import Scan
 
+ABOUT = ("value", "I0", "mu_water_per_mm")
 VALUES = ("line_integral", "transmission", "counts")
 TYPES = ("parallel", "fan-flat", "fan-arc")
 MU_WATER = 0.0193  # per mm at the 70 keV or so of a 120 kVp beam
@@ -38,7 +43,7 @@ def open_sinogram(path: str | Path, *, nan: str = "refuse") -> Scan:
     with guard.open_hdf5(path) as file:
         data = guard.dataset(file, "sinogram", ndim=3, kinds="iuf")
         angles = _angles(file, data.shape, path.name)
-        geometry = _geometry(file, data.shape, path.name)
+        geometry = hdf5_geometry(file, data.shape, path.name)
         facts, simulated = {}, guard.attribute(file, "simulated")
         if isinstance(simulated, str) and SIMULATED.fullmatch(simulated):
             facts["simulated"] = simulated
@@ -98,7 +103,7 @@ def write_sinogram(
         file["angles"] = np.asarray(angles, dtype=np.float64)
         file["angles"].attrs["units"] = "rad"
         file["geometry"] = json.dumps(shape_keys)
-        for key in ("value", "I0", "mu_water_per_mm"):
+        for key in ABOUT:
             if key in geometry:
                 file.attrs[key] = geometry[key]
         for name, images in (references or {}).items():
@@ -108,23 +113,24 @@ def write_sinogram(
 
 def _angles(file, shape: tuple[int, ...], name: str) -> np.ndarray:
     data = guard.dataset(file, "angles", ndim=1, kinds="iuf")
-    angles = guard.read_array(data).astype(np.float64)
     units = guard.attribute(data, "units") or "rad"
-    if units not in ("rad", "radian", "radians", "deg", "degree", "degrees"):
-        raise BadInput(f"{name}: units of angles must be rad or deg; got {units!r}")
-    if angles.shape != (shape[1],) or not np.isfinite(angles).all():
-        raise BadInput(
-            f"{name}: angles must be {shape[1]} finite numbers, one a row of sinogram {shape}; "
-            f"got {angles.shape}"
-        )
-    angles = np.deg2rad(angles) if str(units).startswith("deg") else angles
-    if np.abs(angles).max() > 16 * math.pi:
-        raise BadInput(f"{name}: angles reach {np.abs(angles).max():.4g} rad: set units to deg")
-    return angles
+    return read_angles(guard.read_array(data), units, shape[1], name)
 
 
-def _geometry(file, shape: tuple[int, ...], name: str) -> dict[str, object]:
-    geometry = _json(file, name)
+def hdf5_geometry(file, shape: tuple[int, ...], name: str) -> dict[str, object]:
+    """The geometry of a sinogram in an open HDF5 file."""
+    about = {key: guard.attribute(file, key) for key in ABOUT}
+    return complete_geometry(_json(file, name), about, shape, name)
+
+
+def complete_geometry(
+    given: Mapping[str, object], about: Mapping[str, object], shape: tuple[int, ...], name: str
+) -> dict[str, object]:
+    """`given`, the keys of geometry, and `about` (value, I0, mu_water_per_mm), checked and filled.
+
+    shape: of the sinogram. What is not given: parallel beams, spacings of 1 mm, line integrals.
+    """
+    geometry = dict(given)
     unknown = sorted(set(geometry) - _KEYS)
     if unknown:
         raise BadInput(f"{name}: geometry has unknown keys {unknown}; known: {sorted(_KEYS)}")
@@ -138,23 +144,68 @@ def _geometry(file, shape: tuple[int, ...], name: str) -> dict[str, object]:
         for key in ("source_origin_mm", "origin_detector_mm"):
             _positive(geometry, key, name)
     geometry["image_shape"] = _image_shape(geometry, shape, name)
-    geometry["value"] = value = str(guard.attribute(file, "value") or "line_integral")
+    return geometry | _meaning(about, name)
+
+
+def _meaning(about: Mapping[str, object], name: str) -> dict[str, object]:
+    value = str(about.get("value") or "line_integral")
     if value not in VALUES:
         raise BadInput(f"{name}: value must be one of {VALUES}; got {value!r}")
-    for key, needed in (("I0", value == "counts"), ("mu_water_per_mm", False)):
-        number = guard.attribute(file, key)
-        if number is not None:
-            geometry[key] = number
-            _positive(geometry, key, name)
-        elif needed:
-            raise BadInput(f"{name}: counts need I0, the counts without an object, as attribute")
-    geometry.setdefault("mu_water_per_mm", MU_WATER)
-    return geometry
+    found: dict[str, object] = {"value": value}
+    for key in ("I0", "mu_water_per_mm"):
+        if about.get(key) is not None:
+            found[key] = about[key]
+            _positive(found, key, name)
+    if value == "counts" and "I0" not in found:
+        raise BadInput(f"{name}: counts need I0, the counts without an object")
+    found.setdefault("mu_water_per_mm", MU_WATER)
+    return found
+
+
+def npz_geometry(path: Path, shape: tuple[int, ...]) -> dict[str, object]:
+    """The geometry of a sinogram in an .npz, from `geometry` or from arrays named as its keys."""
+    names = set(npz_names(path))
+    values = {key: _plain(path, key) for key in names & (_KEYS | {"geometry", *ABOUT})}
+    given = {key: values[key] for key in _KEYS & set(values)}
+    if "geometry" in values:
+        given |= _parsed(values["geometry"], path.name)
+    return complete_geometry(given, {key: values.get(key) for key in ABOUT}, shape, path.name)
+
+
+def _plain(path: Path, key: str) -> object:
+    """A text, a number or a short list of an .npz."""
+    array = npz_array(path, key)
+    if array.dtype.kind not in "USiuf" or (array.size > 2 and array.dtype.kind not in "US"):
+        raise BadInput(f"{path.name}: {key} must be a text or one or two numbers; got {array.dtype}"
+                       f" of shape {array.shape}")  # fmt: skip
+    value = array.tolist() if array.size != 1 else array.reshape(-1)[0].item()
+    return guard.as_text(value, f"{path.name}, {key}") if isinstance(value, bytes) else value
+
+
+def read_angles(angles: np.ndarray, units: object, count: int, name: str) -> np.ndarray:
+    """(count,) float64 radians of angles in units "rad" or "deg"."""
+    if units not in ("rad", "radian", "radians", "deg", "degree", "degrees"):
+        raise BadInput(f"{name}: units of angles must be rad or deg; got {units!r}")
+    if angles.shape != (count,) or angles.dtype.kind not in "iuf" or not np.isfinite(angles).all():
+        raise BadInput(
+            f"{name}: angles must be {count} finite numbers, one a row of the sinogram; "
+            f"got {angles.shape}"
+        )
+    angles = np.deg2rad(angles) if str(units).startswith("deg") else angles
+    if np.abs(angles).max() > 16 * math.pi:
+        raise BadInput(
+            f"{name}: angles reach {np.abs(angles).max():.4g} rad, which are degrees: set units "
+            "to deg"
+        )
+    return angles.astype(np.float64)
 
 
 def _json(file, name: str) -> dict[str, object]:
     text = guard.read_text(file, "geometry") if guard.has(file, "geometry") else None
-    text = text or guard.attribute(file, "geometry") or "{}"
+    return _parsed(text or guard.attribute(file, "geometry") or "{}", name)
+
+
+def _parsed(text: object, name: str) -> dict[str, object]:
     try:
         geometry = json.loads(str(text))
     except (ValueError, RecursionError) as error:

@@ -1,5 +1,6 @@
 """BART, plain arrays and NIfTI: values and axes in and out, and what cannot be told is asked."""
 
+import json
 import struct
 
 import h5py
@@ -10,6 +11,7 @@ from inverse_score.errors import BadInput
 from inverse_score.io.bart import DIMENSIONS, write_bart
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
+from inverse_score.io.sinogram import write_sinogram
 from recipes.benchmarks.format_samples import centred_ifft, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)
@@ -197,11 +199,34 @@ def test_a_sinogram_brings_its_angles_in_radians(tmp_path):
     np.testing.assert_allclose(scan[1], sinogram[1], rtol=1e-6)
     for arrays, message in [
         ({"sinogram": sinogram}, "needs `angles`"),
-        ({"sinogram": sinogram, "angles": angles[:4]}, "must be 5 numbers"),
+        ({"sinogram": sinogram, "angles": angles[:4]}, "must be 5 finite numbers"),
         ({"sinogram": sinogram, "angles": np.rad2deg(angles)}, "which are degrees"),
     ]:
         with pytest.raises(BadInput, match=message):
             read_scan(write_arrays(tmp_path / "c.npz", **arrays), kind="sinogram")
+
+
+def test_an_npz_gives_the_geometry_that_a_sinogram_hdf5_gives(tmp_path):
+    """As one JSON text, or each entry an array; and the fan's distances are asked for by name."""
+    sinogram, angles = RNG.random((2, 5, 7)), np.linspace(0, np.pi, 5, endpoint=False)
+    geometry = {"type": "fan-flat", "detector_spacing_mm": 1.5, "pixel_mm": 0.5,
+                "image_shape": [9, 11], "source_origin_mm": 500.0, "origin_detector_mm": 400.0,
+                "center_offset": 0.25}  # fmt: skip
+    about = {"value": "counts", "I0": 1e5, "mu_water_per_mm": 0.02}
+    write_sinogram(tmp_path / "a.h5", sinogram, angles, geometry | about)
+    expected = dict(read_scan(tmp_path / "a.h5").geometry)
+    assert expected == geometry | about | {"image_shape": (9, 11)}
+    common = {"sinogram": sinogram, "angles": np.rad2deg(angles), "units": "deg", **about}
+    for form in ({"geometry": json.dumps(geometry)}, geometry):
+        scan = read_scan(write_arrays(tmp_path / "b.npz", **common, **form), kind="sinogram")
+        assert dict(scan.geometry) == expected
+        assert scan.units == "counts"
+        np.testing.assert_allclose(scan.angles, angles)
+    with pytest.raises(BadInput, match="geometry needs source_origin_mm"):
+        read_scan(write_arrays(tmp_path / "c.npz", type="fan-arc", **common), kind="sinogram")
+    del common["I0"]
+    with pytest.raises(BadInput, match="counts need I0"):
+        read_scan(write_arrays(tmp_path / "d.npz", **common), kind="sinogram")
 
 
 @pytest.mark.parametrize(
