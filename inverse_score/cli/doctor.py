@@ -95,7 +95,7 @@ def _devices(problems: dict[str, str]) -> dict[str, Any]:
     except Exception as error:
         problems["torch import"] = type(error).__name__
         return {}
-    from .resources import choose_device
+    from ..device import choose_device
 
     devices: dict[str, Any] = {"cuda": torch.cuda.device_count()}
     for k in range(torch.cuda.device_count()):

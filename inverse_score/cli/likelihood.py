@@ -33,9 +33,9 @@ def likelihood(
     those units, and may be negative.
     """
     from ..data import ImageFolder
+    from ..device import choose_device
     from ..io.priors import load_prior
     from ..sources import list_images
-    from .resources import choose_device
 
     loaded = load_prior(prior, choose_device(device))
     images = []

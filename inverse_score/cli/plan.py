@@ -156,12 +156,12 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Open the scans, choose pattern and prior, and check that they fit; computes nothing."""
+    from ..device import choose_device
     from ..io.commits import sha256_file
     from ..io.priors import find_prior, load_prior
     from ..io.results import unique_names
     from .inputs import expand
     from .own_operator import own_factory
-    from .resources import choose_device
 
     device = choose_device(request.device)
     factory = None

@@ -1,13 +1,9 @@
-"""What this process may use: cores, memory, device."""
+"""What this process may use: cores and memory."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 
 def available_cpus() -> int:
@@ -37,28 +33,6 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def choose_device(name: str) -> torch.device:
-    """auto is cuda, else mps, else cpu; a device that is named and absent is an error."""
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device must be auto, cpu, cuda, cuda:N or mps; got {name!r}") from None
-    there = {
-        "cpu": True,
-        "mps": torch.backends.mps.is_available(),
-        "cuda": (device.index or 0) < torch.cuda.device_count(),
-    }
-    if not there.get(device.type, False):
-        raise ValueError(f"--device {name}: there is no such device here; `doctor` lists them")
-    return device
 
 
 def use_cores(share: int = 1) -> int:

@@ -37,9 +37,9 @@ def sample(
 
     Complex priors (two channels) are drawn as magnitudes in pictures and stay complex in .npz.
     """
+    from ..device import choose_device
     from ..errors import BadInput
     from ..io.priors import load_prior
-    from .resources import choose_device
 
     if out.exists() and not overwrite:
         raise BadInput(f"{out} exists; --overwrite replaces it")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..device import choose_device
 from ..errors import BadInput
 from ..io.atomic import write_text
 from ..io.config import dump_yaml, to_mapping
@@ -32,7 +33,7 @@ from .measure import measure, stack, suggest
 from .plots import image_grid, level_chart, loss_chart, write_png
 from .setup import Plan, initialised, make_plan
 from .state import CHECKPOINT, EMA, load_checkpoint, read_progress, save_checkpoint
-from .workers import Workers, choose_device, join
+from .workers import Workers, join
 
 PRIOR, CLASSIFIER, CONFIG = "prior.safetensors", "classifier.safetensors", "config.yaml"
 

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..device import choose_device
 from ..errors import BadInput
 
 
@@ -71,21 +72,3 @@ def join(device: str, batch_size: int, accumulate: int) -> Iterator[Workers]:
     finally:
         if owned:
             dist.destroy_process_group()
-
-
-def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """ "auto" is CUDA, else MPS, else the CPU; a device that is named but absent is an error."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            name = "cuda"
-        else:
-            name = "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BadInput(f"device must be auto, cpu, cuda, cuda:N or mps; got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device {name!r} was asked for and this machine has no CUDA device")
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", local_rank or 0)
-    return device
