@@ -1,0 +1,247 @@
+"""Methods that are exact in a limit, along it and off it.
+
+    python -m recipes.benchmarks.method_limits [--samples 4096]
+
+The 8x8 Gaussian toy, half of its pixels measured. Along its own limit a method's error falls; with
+what the limit needs held back it stops. Nothing else is varied. Two problems in the plane that are
+not linear are compared with sums over a grid. Writes results/limits.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inverse_score.gaussian import GaussianMixturePrior, GaussianPrior, gaussian_kl
+from inverse_score.posterior import METHODS, measure
+from inverse_score.posterior.methods import Plan, grid_for
+from inverse_score.prior import Prior
+from inverse_score.sde import VPSDE
+from operators import LinearOperator
+from operators.nonlinear import Magnitude, NonlinearOperator, Transmission
+
+from .posterior_problems import Problem
+from .posteriors import sampling_kl
+
+RESULTS = Path(__file__).parent / "results"
+NOISE = 0.1
+
+
+class Draws:
+    """One generator for all rows: fast where tens of thousands of rows need no names."""
+
+    def __init__(self, seed: int = 0):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, like: Tensor, step: int, stream: int = 0) -> Tensor:
+        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
+
+    def uniform(self, like: Tensor, step: int, stream: int = 0) -> Tensor:
+        return torch.rand(like.shape, dtype=like.dtype, generator=self.generator)
+
+
+def draw(
+    prior: Prior, operator: Any, y: Tensor, noise_std: Any, count: int, method: str, **options: Any
+) -> Tensor:
+    """`count` samples in u, the grid of `steps` times chosen as solve would."""
+    steps = options.pop("steps")
+    one = measure(prior, y, operator, noise_std)
+    times = grid_for(prior, float(one.level[0]), float(one.typical[0]), steps)
+    with torch.no_grad():
+        rows = one.rows([0] * count)
+        return METHODS[method].run(prior, rows, Draws(), Plan("ddim", times), **options)
+
+
+def excess(problem: Problem, count: int, method: str, **options: Any) -> float:
+    """KL of the samples' moments less what as many exact samples have, nats."""
+    x = draw(
+        problem.prior, problem.operator, problem.y, problem.noise_std, count, method, **options
+    )
+    x = x.double().flatten(1)
+    mean, cov = problem.posterior.mean[0].flatten(), problem.posterior.cov[0]
+    return gaussian_kl(x.mean(0), torch.cov(x.T), mean, cov) - sampling_kl(x)
+
+
+def blurred_kl(problem: Problem, rho: float) -> float:
+    """KL of the law that split Gibbs has at rho: the posterior of noise^2 + rho^2 A A^T."""
+    noise = math.hypot(problem.noise_std, rho)
+    law = problem.prior.posterior(problem.y, problem.operator, noise)
+    true = problem.posterior
+    return gaussian_kl(law.mean[0].flatten(), law.cov[0], true.mean[0].flatten(), true.cov[0])
+
+
+def sweep(
+    title: str, name: str, values: list[Any], columns: dict[str, Callable[[Any], float]]
+) -> str:
+    """A table of the columns at each value, and each column's rate between neighbours."""
+    lines = [f"## {title}\n", f"| {name} | " + " | ".join(f"{c} | rate" for c in columns) + " |"]
+    lines.append("|---|" + "---|---|" * len(columns))
+    last: dict[str, tuple[float, float]] = {}
+    for value in values:
+        cells = [f"{value:g}"]
+        for label, function in columns.items():
+            found = function(value)
+            rate = "-"
+            if label in last and found > 0 and last[label][1] > 0:
+                before, kl = last[label]
+                rate = f"{math.log(found / kl) / math.log(value / before):.1f}"
+            last[label] = (value, found)
+            cells += [f"{found:.4f}" if found < 10 else f"{found:.1f}", rate]
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def gaussian_limits(count: int) -> list[str]:
+    """Split Gibbs by rho and by sweeps, annealing by levels, particles by their number."""
+    problem = Problem("inpainting", "stationary", NOISE)
+
+    def run(method: str, **options: Any) -> float:
+        return excess(problem, count, method, **options)
+
+    particles = count // 4
+    return [
+        sweep(
+            "Split Gibbs: KL falls as rho^4 along rho, whatever the sweeps",
+            "rho / noise",
+            [1.0, 0.7, 0.5, 0.35, 0.25, 0.2],
+            {
+                "in theory": lambda q: blurred_kl(problem, q * NOISE),
+                "150 sweeps": lambda q: run("split-gibbs", steps=150, inner=1, rho_end=q * NOISE),
+                "300 sweeps": lambda q: run("split-gibbs", steps=300, inner=1, rho_end=q * NOISE),
+            },
+        ),
+        sweep(
+            "Split Gibbs by sweeps: down to the law of its rho",
+            "sweeps",
+            [50, 100, 200, 400],
+            {
+                "rho = noise / 5": lambda k: run("split-gibbs", steps=k, inner=1),
+                "rho = noise": lambda k: run("split-gibbs", steps=k, inner=1, rho_end=NOISE),
+            },
+        ),
+        sweep(
+            "Decoupled annealing by levels, with the prior's variance and with the paper's r",
+            "levels",
+            [25, 50, 100, 200, 400],
+            {
+                "v of the prior": lambda k: run("daps", steps=k),
+                "v = r^2": lambda k: run("daps", steps=k, scale=1.0),
+                "v = (r / 2)^2": lambda k: run("daps", steps=k, scale=0.5),
+            },
+        ),
+        sweep(
+            "Twisted particles by their number, at 40 and at 10 levels",
+            "particles",
+            [1, 2, 4, 8, 16],
+            {
+                "40 levels": lambda p: excess(problem, particles, "smc", steps=40, num_particles=p),
+                "10 levels": lambda p: excess(problem, particles, "smc", steps=10, num_particles=p),
+            },
+        ),
+    ]
+
+
+def plane_problems() -> dict[str, tuple[Prior, NonlinearOperator, Tensor, Any]]:
+    """Phase retrieval of a pair (modes swapped and negated), transmission CT of few counts."""
+    root = 0.5**0.5
+    covs = 0.2**2 * torch.eye(2).expand(2, 2, 2)
+    means = torch.tensor([[1.0, 0.4], [0.2, 1.1]])
+    pairs = GaussianMixturePrior(torch.tensor([0.35, 0.65]), means, covs, VPSDE())
+    phases = Magnitude(_matrix([[root, root], [root, -root]]))
+    pixels = GaussianPrior(
+        torch.tensor([1.0, 1.2]), torch.tensor([[0.4, 0.1], [0.1, 0.3]]), VPSDE()
+    )
+    rays = Transmission(_matrix([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), I0=30.0)
+    counts = torch.tensor([[3.0, 15.0, 6.0]])
+    return {
+        "phase retrieval": (pairs, phases, torch.tensor([[1.0, 0.5]]), 0.1),
+        "transmission CT": (pixels, rays, counts, counts.sqrt()),
+    }
+
+
+def _matrix(rows: list[list[float]]) -> LinearOperator:
+    M = torch.tensor(rows)
+    return LinearOperator.from_function(lambda x: x @ M.to(x).T, (2,))
+
+
+def grid_moments(prior: Any, A: Any, y: Tensor, noise_std: Any) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of p(x | y) by sums over 700 x 700 points of [-2.5, 4.5]^2."""
+    at = torch.linspace(-2.5, 4.5, 700, dtype=torch.float64)
+    x = torch.cartesian_prod(at, at)
+    log_p = prior.log_prob(x) - 0.5 * ((y - A(x)) / noise_std).square().sum(1)
+    p = torch.softmax(log_p, 0)
+    mean = p @ x
+    return mean, (p[:, None] * (x - mean)).T @ (x - mean)
+
+
+def nonlinear(count: int) -> str:
+    """Error of mean and std, in posterior standard deviations, of the methods that take any A."""
+    lines = [
+        "## Forward models that are not linear, in the plane\n",
+        "Largest error of the mean, and of the standard deviation less 1, both in the posterior's "
+        f"own standard deviations, from sums over a grid; {count} samples.\n",
+        "| problem | method | mean | std | s |",
+        "|---|---|---|---|---|",
+    ]
+    choices = {
+        "daps": [{"steps": 50, "langevin": 20}, {"steps": 200, "langevin": 20}],
+        "split-gibbs": [{"steps": 50, "langevin": 20}, {"steps": 200, "langevin": 20}],
+        "dps": [{"steps": 100}],
+        "red-diff": [{"steps": 100}],
+    }
+    for name, (prior, A, y, noise_std) in plane_problems().items():
+        mean, cov = grid_moments(prior, A, y, noise_std)
+        std = cov.diagonal().sqrt()
+        for method, options in ((m, o) for m, each in choices.items() for o in each):
+            began = time.perf_counter()
+            x = _sample_plane(prior, A, y, noise_std, count, method, dict(options))
+            shift = float(((x.mean(0) - mean) / std).abs().max())
+            width = float((torch.cov(x.T).diagonal().sqrt() / std - 1).abs().max())
+            said = ", ".join(f"{v} {k}" for k, v in options.items())
+            seconds = time.perf_counter() - began
+            lines.append(
+                f"| {name} | {method}, {said} | {shift:.3f} | {width:.3f} | {seconds:.0f} |"
+            )
+            print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def _sample_plane(
+    prior: Prior, A: Any, y: Tensor, noise_std: Any, count: int, method: str, options: dict
+) -> Tensor:
+    if METHODS[method].conditional is None:
+        return draw(prior, A, y, noise_std, count, method, **options).double()
+    one = measure(prior, y, A, noise_std)
+    times = grid_for(prior, float(one.level[0]), float(one.typical[0]), options["steps"])
+    with torch.no_grad():
+        plan = Plan(METHODS[method].sampler, times)
+        return METHODS[method].run(prior, one.rows([0] * count), Draws(), plan).double()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=4096)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    parts = [*gaussian_limits(options.samples), nonlinear(options.samples // 2)]
+    seconds = time.perf_counter() - began
+    head = [
+        "# Methods that are exact in a limit (python -m recipes.benchmarks.method_limits)\n",
+        f"8x8 Gaussian, 32 of 64 pixels measured, noise {NOISE:g}: excess KL in nats of "
+        f"{options.samples} samples (particles: a quarter), which scatters by about "
+        f"{math.sqrt(64 * 67 / 4) / options.samples:.3f}; rate: d log KL / d log of the first "
+        f"column. {seconds:.0f} s on one thread.\n",
+    ]
+    (RESULTS / "limits.md").write_text("\n".join(head + parts))
+
+
+if __name__ == "__main__":
+    main()
