@@ -10,6 +10,36 @@ from torch import Tensor
 from .fourier import ifft2c
 
 
+def calibration_size(mask: Tensor) -> tuple[int, int]:
+    """(rows, columns) of the largest fully sampled rectangle around the centre of mask (H, W).
+
+    Of rectangles whose half-widths grow together, then in one direction while the other is
+    stopped. Raises ValueError if fewer than 4 lines a side are there: no map can be made of them.
+    """
+    H, W = mask.shape
+    half = [0, 0]
+
+    def full(rows: int, columns: int) -> bool:
+        top, left = max(H // 2 - rows, 0), max(W // 2 - columns, 0)
+        return bool(mask[top : H // 2 + rows, left : W // 2 + columns].all())
+
+    growing = [True, True]
+    while any(growing):
+        for axis, limit in enumerate((H - H // 2, W - W // 2)):
+            wider = [h + (k == axis) for k, h in enumerate(half)]
+            both = [max(h, 1) for h in wider]
+            growing[axis] = growing[axis] and wider[axis] <= limit and full(*both)
+            if growing[axis]:
+                half = wider
+    rows, columns = 2 * half[0], 2 * half[1]
+    if min(rows, columns) < 4:
+        raise ValueError(
+            f"k-space has no calibration region: only {rows} x {columns} samples around its centre "
+            "are complete. Give coil maps (sens_maps), or a mask with a sampled centre"
+        )
+    return min(rows, H), min(columns, W)
+
+
 def calibration_region(kspace: Tensor, mask: Tensor, *, most: int = 32) -> Tensor:
     """The largest central block (coils, h, w) of k-space that is fully sampled.
 
@@ -17,24 +47,9 @@ def calibration_region(kspace: Tensor, mask: Tensor, *, most: int = 32) -> Tenso
     than 4 x 4 entries around the centre are sampled.
     """
     H, W = kspace.shape[-2:]
-    grid = mask.bool().expand(H, W)
-    h, w = min(most, H), min(most, W)
-    while h >= 4 and w >= 4:
-        top, left = H // 2 - h // 2, W // 2 - w // 2
-        block = grid[top : top + h, left : left + w]
-        if bool(block.all()):
-            return kspace[:, top : top + h, left : left + w]
-        # Shrink the side whose outermost lines are less sampled.
-        edges_h = block[[0, -1]].float().mean()
-        edges_w = block[:, [0, -1]].float().mean()
-        if edges_w <= edges_h:
-            w -= 1
-        else:
-            h -= 1
-    raise ValueError(
-        "no calibration region: the mask's centre is not fully sampled over 4 x 4 entries; give "
-        f"sens_maps, or a mask with a centre (kspace {tuple(kspace.shape)})"
-    )
+    h, w = (min(most, n) for n in calibration_size(mask.bool().expand(H, W)))
+    top, left = H // 2 - h // 2, W // 2 - w // 2
+    return kspace[:, top : top + h, left : left + w]
 
 
 def espirit(
@@ -122,24 +137,42 @@ def _leading(projection: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     return v[..., 0].permute(2, 0, 1).contiguous(), value
 
 
+def low_resolution(kspace: Tensor, region: tuple[int, int]) -> Tensor:
+    """Coil images (..., coils, H, W) from the central region (rows, columns) of k-space.
+
+    Hann-windowed against ringing.
+    """
+    H, W = kspace.shape[-2:]
+    window = _hann(H, region[0], kspace)[:, None] * _hann(W, region[1], kspace)[None]
+    return ifft2c(kspace * window)
+
+
+def unit_norm(images: Tensor) -> Tensor:
+    """Maps images / sqrt(sum |images|^2) over coils (McKenzie et al. 2002); sum |.|^2 = 1."""
+    norm = images.abs().square().sum(-3, keepdim=True).sqrt()
+    return images / norm.clamp(min=1e-6 * float(norm.max()))
+
+
 def low_resolution_maps(kspace: Tensor, mask: Tensor, *, calibration: int = 24) -> Tensor:
     """Maps (coils, H, W) from the calibration region alone: fast, smooth, norm over coils 1.
 
-    Each coil's Hann-weighted low-resolution image over their root sum of squares (McKenzie et
-    al. 2002); pixels below 2 % of the largest root sum of squares are damped to 0.
+    Each coil's low-resolution image over their root sum of squares; pixels below 2 % of the
+    largest root sum of squares are damped to 0.
     """
     if kspace.ndim != 3 or not kspace.is_complex():
         raise ValueError(f"kspace must be complex (coils, H, W); got {tuple(kspace.shape)}")
-    region = calibration_region(kspace, mask, most=calibration)
-    h, w = region.shape[-2:]
-    window = torch.outer(*[torch.hann_window(n + 2, periodic=False)[1:-1] for n in (h, w)])
-    grid = torch.zeros_like(kspace)
-    top, left = kspace.shape[-2] // 2 - h // 2, kspace.shape[-1] // 2 - w // 2
-    grid[:, top : top + h, left : left + w] = region * window.to(region)
-    images = ifft2c(grid)
+    h, w = calibration_region(kspace, mask, most=calibration).shape[-2:]
+    images = low_resolution(kspace, (h, w))
     rss = images.abs().square().sum(0).sqrt()
     floor = 0.02 * rss.max()
-    return images / rss.clamp_min(1e-30) * (rss / (rss + 0.1 * floor)) * (rss > floor)
+    return unit_norm(images) * (rss / (rss + 0.1 * floor)) * (rss > floor)
+
+
+def _hann(size: int, support: int, like: Tensor) -> Tensor:
+    """1 at the centre size // 2, falling to 0 at the ends of the support."""
+    distance = (torch.arange(size, device=like.device) - size // 2).abs() / (support / 2 + 0.5)
+    window = 0.5 + 0.5 * torch.cos(math.pi * distance.clamp(max=1))
+    return window.to(like.real.dtype) * (distance < 1)
 
 
 def birdcage_maps(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class CartesianMRI(LinearOperator):
             for name, batch in (("mask", mask_batch), ("sens_maps", maps_batch))
             if batch is not None
         )
+        self._columns = _few_columns(self.mask) if self.mask.ndim == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         coil_images = as_complex(x)[:, None]
@@ -65,7 +67,8 @@ class CartesianMRI(LinearOperator):
 
         F^H M F is a convolution and commutes with shifts, so those of the image cancel and only
         the mask is rolled. A mask of whole columns leaves the transform along them and its
-        inverse to cancel. One coil at a time stays in the cache.
+        inverse to cancel; where it keeps few of them, two narrow matrices are cheaper than two
+        FFTs. One coil at a time, and then some rows at a time, stays in the cache.
         """
         image = as_complex(x)
         mask = torch.fft.ifftshift(self._full_mask(x)[:, 0], dim=LAST_TWO)
@@ -77,11 +80,14 @@ class CartesianMRI(LinearOperator):
         if (torch.is_grad_enabled() and x.requires_grad) or x.device.type != "cpu":
             k = _filtered(maps * image[:, None], mask[:, None], dim)
             return as_channels((maps.conj() * k).sum(1))
-        total = torch.zeros_like(image)
-        for coil in range(maps.shape[1]):
-            part = _filtered(maps[:, coil] * image, mask, dim)
-            total.addcmul_(maps[:, coil].conj(), part)
-        return as_channels(total)
+        E = None if self._columns is None else _frequencies(self._columns, image)
+
+        def conjugate_filtered(z: Tensor) -> Tensor:
+            if E is None:
+                return _filtered(z, mask, dim).conj_physical_()
+            return (z @ E).conj_physical_() @ E.T
+
+        return as_channels(_coil_by_coil(image, maps, conjugate_filtered, dim))
 
     def _full_mask(self, like: Tensor) -> Tensor:
         """mask as (1 or B, 1, H or 1, W), in the real dtype of like."""
@@ -136,6 +142,54 @@ def _filtered(image: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
     """F^H M F image, the mask unshifted."""
     k = torch.fft.fftn(image, dim=dim, norm="ortho")
     return torch.fft.ifftn(k * mask if k.requires_grad else k.mul_(mask), dim=dim, norm="ortho")
+
+
+def _coil_by_coil(
+    image: Tensor, maps: Tensor, filtered: Callable[[Tensor], Tensor], dim: tuple[int, ...]
+) -> Tensor:
+    """sum_c conj(S_c) P(S_c image) from filtered(z) = conj(P z), rows in blocks where P allows.
+
+    The conjugate sum_c S_c conj(P(S_c image)) is summed: it needs no conjugate maps.
+    """
+    H, W = image.shape[-2:]
+    # Each thread's share of a block is torch's smallest piece of parallel work.
+    rows = max(1, 32768 * torch.get_num_threads() // W) if dim == (-1,) else H
+    total = torch.zeros_like(image)
+    for start in range(0, H, rows):
+        block = slice(start, start + rows)
+        x, out, part = image[:, block], total[:, block], torch.empty_like(image[:, block])
+        for coil in range(maps.shape[1]):
+            S = maps[:, coil, block]
+            out.addcmul_(S, filtered(torch.mul(S, x, out=part)))
+    return total.conj_physical_()
+
+
+def _few_columns(mask: Tensor) -> Tensor | None:
+    """The measured frequencies, unshifted, if products with them are cheaper than FFTs, or None.
+
+    A product costs as many multiplications an entry as there are columns, an FFT the sum of the
+    prime factors of W; measured in float32 on one core, they break even at twice the sum.
+    """
+    kept = torch.fft.ifftshift(mask).nonzero().flatten()
+    return kept if len(kept) <= 2 * _sum_of_primes(mask.shape[0]) else None
+
+
+def _frequencies(kept: Tensor, like: Tensor) -> Tensor:
+    """E (W, kept), orthonormal columns: F^H M F = E E^H along rows."""
+    W = like.shape[-1]
+    turns = torch.outer(torch.arange(W, device=kept.device), kept) % W
+    angle = -2 * math.pi / W * turns.double()
+    return torch.polar(torch.full_like(angle, W**-0.5), angle).to(like)
+
+
+def _sum_of_primes(n: int) -> int:
+    """12 = 2 * 2 * 3 -> 7."""
+    total, prime = 0, 2
+    while n > 1:
+        while n % prime == 0:
+            total, n = total + prime, n // prime
+        prime += 1
+    return total
 
 
 def _to_kspace(x: Tensor) -> Tensor:

@@ -114,11 +114,18 @@ class StoredRays:
                 turned = pool.map(lambda tile: _scattered(tile, rows), self.tiles)
         else:
             turned = (_product(tile.by_pixels, rows) for tile in self.tiles)
-        images = [
-            embedding_bag(tile.place, image.reshape(-1, batch), mode="sum")
-            for tile, image in zip(self.tiles, turned, strict=True)
-        ]
-        return torch.cat(images).index_select(0, self.raster)
+        pairs = zip(self.tiles, turned, strict=True)
+        images = torch.cat(
+            [_gathered(image.reshape(-1, batch), tile.place) for tile, image in pairs]
+        )
+        return images.index_select(0, self.raster)
+
+
+def _gathered(table: Tensor, place: Tensor) -> Tensor:
+    """table[place].sum(1): (N, B) and (P, copies) -> (P, B)."""
+    if table.shape[1] == 1:
+        return table.flatten().index_select(0, place.flatten()).view(place.shape).sum(1)[:, None]
+    return embedding_bag(place, table, mode="sum")
 
 
 def _product(matrix: Tensor, dense: Tensor) -> Tensor:
@@ -140,8 +147,12 @@ def _scattered(tile: Tile, rows: Tensor) -> Tensor:
     M = tile.by_rays
     parts = (M.values().numpy(), M.col_indices().numpy(), M.crow_indices().numpy())
     transposed = csc_matrix(parts, shape=(M.shape[1], M.shape[0]), copy=False)
-    chosen = rows.index_select(0, tile.rows).numpy()
-    return torch.from_numpy(transposed @ chosen)
+    chosen = rows.index_select(0, tile.rows)
+    if chosen.shape[1] > 2:
+        return torch.from_numpy(transposed @ chosen.numpy())
+    # Two vectors are faster than a matrix of two columns.
+    columns = [torch.from_numpy(transposed @ column.numpy()) for column in chosen.T.contiguous()]
+    return torch.stack(columns, 1)
 
 
 def _tiles(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from operators.coils import espirit
+from operators.coils import calibration_size, espirit
 from operators.fourier import fft2c, ifft2c
 
 # Of the half-width of k-space: samples beyond are noise and little else.
@@ -120,33 +120,11 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibration_region(mask: Tensor) -> tuple[int, int]:
-    """(rows, columns) of the largest fully sampled rectangle around the centre of mask (H, W).
-
-    Of rectangles whose half-widths grow together, then in one direction while the other is
-    stopped. BadInput if fewer than 4 lines a side are there: no map can be made of them.
-    """
-    H, W = mask.shape
-    half = [0, 0]
-
-    def full(rows: int, columns: int) -> bool:
-        top, left = max(H // 2 - rows, 0), max(W // 2 - columns, 0)
-        return bool(mask[top : H // 2 + rows, left : W // 2 + columns].all())
-
-    growing = [True, True]
-    while any(growing):
-        for axis, limit in enumerate((H - H // 2, W - W // 2)):
-            wider = [h + (k == axis) for k, h in enumerate(half)]
-            both = [max(h, 1) for h in wider]
-            growing[axis] = growing[axis] and wider[axis] <= limit and full(*both)
-            if growing[axis]:
-                half = wider
-    rows, columns = 2 * half[0], 2 * half[1]
-    if min(rows, columns) < 4:
-        raise BadInput(
-            f"k-space has no calibration region: only {rows} x {columns} samples around its centre "
-            "are complete. Give coil maps (sens_maps), or a mask with a sampled centre"
-        )
-    return min(rows, H), min(columns, W)
+    """operators.coils.calibration_size of mask (H, W), as BadInput where there is none."""
+    try:
+        return calibration_size(mask)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
 
 
 def central_box(shape: Sequence[int], region: tuple[int, int]) -> Tensor:
@@ -157,13 +135,6 @@ def central_box(shape: Sequence[int], region: tuple[int, int]) -> Tensor:
     return box
 
 
-def low_resolution(kspace: Tensor, region: tuple[int, int]) -> Tensor:
-    """Coil images (B, coils, H, W) from the calibration region, Hann-windowed against ringing."""
-    H, W = kspace.shape[-2:]
-    window = _hann(H, region[0], kspace)[:, None] * _hann(W, region[1], kspace)[None]
-    return ifft2c(kspace * window)
-
-
 def espirit_maps(kspace: Tensor, region: tuple[int, int]) -> Tensor:
     """ESPIRiT maps (B, coils, H, W) from the calibration region (rows, columns) of each item."""
     H, W = kspace.shape[-2:]
@@ -171,12 +142,6 @@ def espirit_maps(kspace: Tensor, region: tuple[int, int]) -> Tensor:
     top, left = H // 2 - region[0] // 2, W // 2 - region[1] // 2
     mask[top : top + region[0], left : left + region[1]] = 1
     return torch.stack([espirit(item, mask) for item in kspace])
-
-
-def low_resolution_maps(low: Tensor) -> Tensor:
-    """sens_maps = low / sqrt(sum |low|^2): the quick fallback for ESPIRiT; sum |.|^2 = 1."""
-    norm = low.abs().square().sum(-3, keepdim=True).sqrt()
-    return low / norm.clamp(min=1e-6 * float(norm.max()))
 
 
 def real_phase(maps: Tensor, low: Tensor) -> Tensor:
@@ -233,10 +198,3 @@ def whiten(kspace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     covariance = noise @ noise.mH / noise.shape[1]
     inverse = torch.linalg.inv(torch.linalg.cholesky(covariance / 2)).to(kspace.dtype)
     return torch.einsum("ij,bjhw->bihw", inverse, kspace), inverse
-
-
-def _hann(size: int, support: int, like: Tensor) -> Tensor:
-    """1 at the centre size // 2, falling to 0 at the ends of the support."""
-    distance = (torch.arange(size, device=like.device) - size // 2).abs() / (support / 2 + 0.5)
-    window = 0.5 + 0.5 * torch.cos(math.pi * distance.clamp(max=1))
-    return window.to(like.real.dtype) * (distance < 1)

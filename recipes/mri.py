@@ -19,7 +19,7 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
-from operators.coils import espirit
+from operators.coils import espirit, low_resolution, unit_norm
 from operators.linear import as_complex
 from operators.mri import CartesianMRI
 
@@ -135,14 +135,14 @@ class MRI:
     def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
         if self.sens_maps is not None:
-            low, facts = calibration.low_resolution(kspace, tuple(mask.shape)), {}
+            low, facts = low_resolution(kspace, tuple(mask.shape)), {}
         else:
             region = calibration.calibration_region(mask)
-            low, facts = calibration.low_resolution(kspace, region), {"calibration": list(region)}
+            low, facts = low_resolution(kspace, region), {"calibration": list(region)}
         if self.sens_maps is not None:
             maps, kind = self._given_maps(kspace), "given"
         elif self._quick_maps(kspace, region):
-            maps, kind = calibration.low_resolution_maps(low), "low-resolution"
+            maps, kind = unit_norm(low), "low-resolution"
         else:
             box = calibration.central_box(mask.shape, region).to(mask.device)
             # Maps for every pixel: a threshold would cut the body's rim.

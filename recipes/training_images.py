@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.io.scan import Scan, centre_crop
+from operators.coils import low_resolution, unit_norm
 from operators.fourier import ifft2c
 
 from . import calibration
@@ -37,7 +38,7 @@ class MRITrainingImages:
 def complex_image(kspace: Tensor) -> Tensor:
     """(B, H, W) complex over its scale, from (B, coils, H, W) fully sampled k-space."""
     H, W = kspace.shape[-2:]
-    low = calibration.low_resolution(kspace, (H, max(4, round(CENTRE * W))))
-    maps = calibration.real_phase(calibration.low_resolution_maps(low), low)
+    low = low_resolution(kspace, (H, max(4, round(CENTRE * W))))
+    maps = calibration.real_phase(unit_norm(low), low)
     image = (maps.conj() * ifft2c(kspace)).sum(1)
     return image / calibration.image_scale(image).reshape(-1, 1, 1)

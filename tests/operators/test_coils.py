@@ -80,3 +80,12 @@ def test_unusable_kspace_is_refused(scan):
     broken[0, 0, 0] = complex("nan")
     with pytest.raises(ValueError, match="NaN or infinite"):
         espirit(broken, mask)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("width", [128, 171])
+def test_every_eightfold_mask_with_a_centre_has_a_calibration_region(width, seed):
+    mask = column_mask("equispaced-fraction", width, 8, seed=seed).mask
+    region = calibration_region(torch.zeros(2, 96, width, dtype=torch.complex64), mask)
+    assert region.shape[1] == 32
+    assert 4 <= region.shape[2] <= 8

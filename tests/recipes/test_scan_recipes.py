@@ -11,6 +11,7 @@ from inverse_score import VPSDE, GaussianPrior
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.fastmri import open_fastmri
 from operators import CartesianMRI, Radon, as_channels, as_complex, fft2c, ifft2c
+from operators.coils import low_resolution, unit_norm
 from recipes import calibration, ct, mri
 from recipes.ct import sinogram_noise_std
 from recipes.scans import CTScan, MRIScan
@@ -105,8 +106,8 @@ def test_no_centre_is_an_error_that_says_what_to_give():
 
 def test_maps_take_the_phase_so_that_the_image_is_real_and_positive():
     k, truth = scan_of(noise=0.0)
-    low = calibration.low_resolution(k, SHAPE)
-    maps = calibration.real_phase(calibration.low_resolution_maps(low), low)
+    low = low_resolution(k, SHAPE)
+    maps = calibration.real_phase(unit_norm(low), low)
     norm = maps.abs().square().sum(1)[0, torch.from_numpy(truth > 0)]
     torch.testing.assert_close(norm, torch.ones_like(norm), rtol=1e-3, atol=1e-3)
     combined = (maps.conj() * low).sum(1)
