@@ -116,8 +116,10 @@ class MRIScan(ScanRecipe):
 
     def problem(self, k: int, prior: Prior, device: torch.device) -> Problem:
         kspace = torch.from_numpy(self.scan[k]) * torch.from_numpy(self.mask)
-        if not bool((kspace != 0).any()):
-            raise BadInput(f"{self.scan.name}, slice {k}: every k-space value is zero")
+        dead = (kspace == 0).all(-1).all(-1)
+        if bool(dead.any()):
+            coils = "" if bool(dead.all()) else f", coil {int(dead.nonzero()[0])}"
+            raise BadInput(f"{self.scan.name}, slice {k}{coils}: every k-space value is zero")
         kspace = crop_readout(kspace[None], self.shape[0]).to(device)
         options = dict(self.options)
         if self.scan.noise_std is not None:
@@ -142,10 +144,14 @@ class MRIScan(ScanRecipe):
         own, (H, W) = self.scan.mask, self.scan.shape[-2:]
         full = own is None or bool((own == encoded).all())
         if not full:
+            self._compare(own)
             return self._keep(own, wanted)
         if isinstance(wanted, np.ndarray):
-            self.notes.append("undersampled here with the given mask")
-            return _fitting(wanted, self.scan) & encoded
+            kept = _fitting(wanted, self.scan) & encoded
+            all_kept = bool((kept == encoded).all())
+            self.notes.append("the given mask keeps everything: nothing is undersampled"
+                              if all_kept else "undersampled here with the given mask")  # fmt: skip
+            return kept
         if self.asked is None and wanted is None:
             self.notes.append("fully sampled, and no --acc: all of its data are used")
             return encoded
@@ -153,6 +159,19 @@ class MRIScan(ScanRecipe):
             raise BadInput(f"--mask {wanted} needs --acc, the acceleration")
         self.notes.append(f"undersampled here: {wanted or DEFAULT}, seed {seed}")
         return undersample(wanted or DEFAULT, (H, W), encoded, self.asked, seed)
+
+    def _compare(self, own: np.ndarray) -> None:
+        """Note what the middle slice measured outside the file's mask, which is left out."""
+        try:
+            energy = np.abs(self.scan[len(self.scan) // 2]) ** 2
+        except BadInput:  # told where that slice is reconstructed
+            return
+        share = float((energy * ~own).sum() / max(float(energy.sum()), 1e-300))
+        if share > 1e-6:
+            self.notes.append(
+                f"the file's mask disagrees with its k-space: {share:.1%} of the energy lies "
+                "outside it and is left out"
+            )
 
     def _keep(self, own: np.ndarray, wanted: str | np.ndarray | None) -> np.ndarray:
         if isinstance(wanted, np.ndarray):

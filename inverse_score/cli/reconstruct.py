@@ -205,11 +205,14 @@ class Group:
 
 def _conclude(plan: Plan, folder: Any, worker: Any) -> dict[str, Any] | None:
     """Put the volumes together if every unit is there, or has failed in some process."""
+    from ..errors import PartialFailure
     from ..io.commits import locked
     from .finish import finish
 
     failed = folder.failures()
     left = [unit for unit in folder.missing() if unit not in failed]
+    if left and failed:
+        raise PartialFailure(f"{len(failed)} units failed, {len(left)} are left to other shards")
     if left:
         print(f"{len(left)} units are left to other shards; the last one writes the volumes",
               file=sys.stderr)  # fmt: skip

@@ -45,6 +45,9 @@ def committing(path: str | Path) -> Iterator[Path]:
     try:
         with atomic_path(path) as temporary:
             yield temporary
+    except OutOfResources as error:
+        # Said without what to do next, which a run can go on from.
+        raise resources(error.__cause__, path) from error  # type: ignore[arg-type]
     except OSError as error:
         raise resources(error, path) from error
 

@@ -16,6 +16,9 @@ from scan_files import fastmri_file, kspace
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])
 
 
+SHORT = ("--steps", 2, "--samples", 1, "--baseline", "none", "--no-pages", "--quiet")
+
+
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory):
     return tiny_prior(tmp_path_factory.mktemp("prior") / "tiny.safetensors")
@@ -136,8 +139,9 @@ def test_an_unreadable_chunk_is_named_by_its_slice(refusal, tmp_path):
     [
         (lambda k: k.__setitem__((0, 2, 1, 12), np.nan), "slice 0, coil 2: 1 values are NaN"),
         (lambda k: k.__setitem__(0, 0), "slice 0: every k-space value is zero"),
+        (lambda k: k.__setitem__((0, 3), 0), "slice 0, coil 3: every k-space value is zero"),
     ],
-    ids=["nan", "zero slice"],
+    ids=["nan", "zero slice", "zero coil"],
 )
 def test_bad_values_name_their_slice(refusal, tmp_path, spoil, message):
     def change(file):
@@ -148,6 +152,81 @@ def test_bad_values_name_their_slice(refusal, tmp_path, spoil, message):
     code, text = refusal(edited(fastmri_file(tmp_path / "a.h5", mask=MASK), change))
     assert code == 3
     assert message in text
+
+
+def test_bad_values_become_zero_only_where_that_is_asked_for(capsys, prior, tmp_path):
+    source = fastmri_file(tmp_path / "a.h5", mask=MASK, slices=1)
+    edited(source, lambda file: file["kspace"].__setitem__((0, 2, 1, 12), np.nan))
+    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out",
+                   *SHORT, "--nan", "zero")  # fmt: skip
+    assert done.code == 0, done.err
+
+
+def test_a_mask_that_disagrees_with_its_kspace_is_named(capsys, prior, tmp_path):
+    source = fastmri_file(tmp_path / "a.h5", mask=MASK)
+    k, _ = kspace()
+    edited(source, lambda file: file["kspace"].__setitem__(..., k))
+    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out",
+                   *SHORT, "--dry-run")  # fmt: skip
+    assert "mask disagrees with its k-space" in done.out
+    assert "% of the energy lies outside it" in done.out
+
+
+def test_a_mask_that_keeps_everything_says_that_there_is_nothing_to_do(capsys, prior, tmp_path):
+    np.save(tmp_path / "mask.npy", np.ones(32))
+    source = fastmri_file(tmp_path / "a.h5")
+    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out",
+                   *SHORT, "--mask", tmp_path / "mask.npy", "--dry-run")  # fmt: skip
+    assert "keeps everything: nothing is undersampled" in done.out
+
+
+@pytest.mark.parametrize("shape", [(23, 31), (7, 40)])
+def test_odd_and_tiny_images_come_back_in_their_size(capsys, prior, tmp_path, shape):
+    source = fastmri_file(tmp_path / "a.h5", shape=shape, slices=1)
+    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out",
+                   *SHORT, "--noise-std", 0.01)  # fmt: skip
+    assert done.code == 0, done.err
+    with h5py.File(tmp_path / "out/a.h5") as file:
+        assert file["reconstruction"].shape == (1, *shape)
+
+
+def test_a_line_is_too_small_an_image_and_says_so(refusal, tmp_path):
+    code, text = refusal(fastmri_file(tmp_path / "a.h5", shape=(1, 32), slices=1))
+    assert code == 3
+    assert "no calibration region: only" in text
+
+
+def test_a_flipped_bit_in_a_result_is_found_when_it_is_read(capsys, prior, tmp_path):
+    source = fastmri_file(tmp_path / "a.h5", mask=MASK, slices=1)
+    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out", *SHORT)
+    assert done.code == 0, done.err
+    result = tmp_path / "out/a.h5"
+    with h5py.File(result) as file:
+        chunk = file["reconstruction"].id.get_chunk_info(0)
+    content = bytearray(result.read_bytes())
+    content[chunk.byte_offset + 40] ^= 1
+    result.write_bytes(content)
+    done = command(capsys, "report", result)
+    assert done.code == 3
+    assert "a.h5" in done.err
+
+
+def test_a_full_disk_is_a_matter_of_resources(refusal, tmp_path):
+    import resource
+    import signal
+
+    source = fastmri_file(tmp_path / "a.h5", mask=MASK, slices=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        code, text = refusal(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 6
+    assert "no room to write" in text
+    assert "--resume" in text
 
 
 def test_a_mask_without_a_centre_asks_for_maps_or_another_mask(refusal, tmp_path):

@@ -78,6 +78,11 @@ def test_a_dicom_series_is_projected_and_comes_back_as_one(reconstruct, tmp_path
             assert file["reference"][k][body].mean() == pytest.approx(40 + 10 * k)
             assert file["reconstruction"][k][body].mean() == pytest.approx(40 + 10 * k, abs=60)
     assert len(list((tmp_path / "out/ct-dicom").glob("*.dcm"))) == 2
+    # The series names a patient; nothing that was written or said does.
+    written = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    for text in (*written, done.out.encode(), done.err.encode()):
+        assert b"JANE" not in text
+        assert b"MRN00042" not in text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """`inverse-score reconstruct`: what it writes, how it scores, and that it can be interrupted."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -161,6 +165,54 @@ def test_a_bad_slice_is_named_and_the_rest_can_go_on(capsys, prior, tmp_path):
         assert file.attrs["status"] == "partial"
         assert np.isnan(file["reconstruction"][2]).all()
         assert np.isfinite(file["reconstruction"][:2]).all()
+
+
+def test_a_slice_that_failed_in_one_shard_is_known_to_the_one_that_ends(capsys, prior, tmp_path):
+    source = fastmri_file(tmp_path / "bad.h5", mask=MASK, slices=2)
+    with h5py.File(source, "r+") as file:
+        file["kspace"][0, 1, 3, 12] = np.nan
+    arguments = ("reconstruct", source, "--prior", prior, "-o", tmp_path / "out", *QUICK,
+                 "--samples", 2, "--keep-going", "--json")  # fmt: skip
+    first = command(capsys, *arguments, "--shard", "1/2")
+    assert first.code == 5
+    assert "1 units failed, 1 are left to other shards" in first.err
+    last = command(capsys, *arguments, "--shard", "2/2")
+    assert last.code == 5, last.err
+    slices = json.loads(last.out)["scans"][0]["slices"]
+    assert [s["status"] for s in slices] == ["failed", "ok"]
+    assert "slice 0, coil 1: 1 values are NaN" in slices[0]["error"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_what_is_finished(reconstruct, tmp_path, monkeypatch, number, code):
+    from inverse_score.io.results import RunFolder
+
+    save = RunFolder.save
+
+    def signalled(self, unit, *rest):
+        save(self, unit, *rest)
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RunFolder, "save", signalled)
+    done = reconstruct("--samples", 1)
+    assert done.code == code
+    assert "1 of 2 units are left" in done.err
+    assert not list((tmp_path / "out").glob(".shard*"))
+
+
+@pytest.mark.slow
+def test_workers_of_torchrun_make_the_bytes_of_one_process(prior, scan, tmp_path):
+    options = ["reconstruct", scan, "--prior", prior, *QUICK, "--json", "-o"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, before in (("one", []), ("two", launch)):
+        done = subprocess.run(
+            [sys.executable, *before, "-m", "inverse_score", *map(str, options), tmp_path / name],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["status"] == "complete"
+    assert outputs(tmp_path / "two") == outputs(tmp_path / "one")
 
 
 def test_memory_that_runs_out_is_asked_for_in_smaller_batches(reconstruct, tmp_path, monkeypatch):
