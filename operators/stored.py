@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse import csc_matrix, csr_matrix, vstack
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from .rays import Rays, sparse_rows
 from .symmetry import orbits, turned_pixels
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 # Entries of a tile's turned copies: 1 MB in float32 for a batch of 8.
@@ -144,6 +147,9 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
 
 def _scattered(tile: Tile, rows: Tensor) -> Tensor:
     """by_rays^T rows: (R, columns) -> (P, columns)."""
+    # scipy costs a tenth of a second to import.
+    from scipy.sparse import csc_matrix
+
     M = tile.by_rays
     parts = (M.values().numpy(), M.col_indices().numpy(), M.crow_indices().numpy())
     transposed = csc_matrix(parts, shape=(M.shape[1], M.shape[0]), copy=False)
@@ -172,6 +178,9 @@ def _segments(
     rays: Rays, order: np.ndarray, bounds: list[tuple[int, int]], dtype: type
 ) -> Iterator[tuple[np.ndarray, csr_matrix]]:
     """Of each tile: the rays (S,) that meet it and their weights, (S, P) sparse by rays."""
+    # scipy costs a tenth of a second to import.
+    from scipy.sparse import csr_matrix, vstack
+
     position = np.empty(len(order), np.int32)
     position[order] = np.arange(len(order))
     found: list[list[tuple[np.ndarray, csr_matrix]]] = [[] for _ in bounds]
@@ -203,7 +212,7 @@ def _tile(
     place = np.argsort(shown, kind="stable").reshape(len(source[span]), -1)
     by_pixels = None
     if both:
-        wide = csr_matrix((by_rays.data, by_rays.indices, by_rays.indptr), by_rays.shape).tocsc()
+        wide = by_rays.tocsc()
         arrays = (wide.data, rows[wide.indices].astype(np.int32), wide.indptr)
         by_pixels = _csr(arrays, (by_rays.shape[1], rays), device)
     tables = (torch.from_numpy(a.astype(np.int32)).to(device) for a in (shown, place, rows))
