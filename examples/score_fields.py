@@ -104,5 +104,5 @@ if __name__ == "__main__":
                 *points.T.numpy(), *arrows.T.numpy(), color=color, scale=28, width=0.004, alpha=0.85
             )
         axis.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
-        axis.set_title(f"sigma {t}: relative error {error:.2f} where data are", fontsize=10)
+        axis.set_title(f"sigma {t}: error {error:.2f} where data are", fontsize=10)
     save(figure, chosen.out / "score_fields.png")

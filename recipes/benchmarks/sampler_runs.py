@@ -89,4 +89,6 @@ def markdown(title: str, note: str, head: Sequence[str], rows: Iterable[Sequence
 def _cell(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    return "-" if math.isnan(value) else f"{value:.3g}" if abs(value) >= 100 else f"{value:.4f}"
+    if math.isnan(value):
+        return "-"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.2g}"
