@@ -239,8 +239,9 @@ METHODS: dict[str, Method] = {
         },
     ),
     "mcg": Method(
-        _run_mcg, sampler="ancestral", steps=100, differentiates=True,
-        presets={"paper": {"weight": 1.0, "lam": 1.0, "steps": 1000, "kind": "uniform"}},
+        _run_mcg, sampler="pc", steps=100, differentiates=True,
+        presets={"paper": {"weight": 1.0, "lam": 1.0, "sampler": "ancestral", "steps": 1000,
+                           "kind": "uniform"}},
     ),
     "song21": _by_score(
         guidance.NoisyLikelihood, presets={"paper": {"sampler": "pc", "steps": 1000}}
