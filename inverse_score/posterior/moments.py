@@ -7,6 +7,7 @@ prior and the exact C. The three classes differ in what they take for C.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -64,7 +65,9 @@ class SpectrumMatching(ConditionalPrior):
     F^T s (s F N F^T s + s^2 / c)^-1 s F A^T W (y - A x0_hat), s^2 = c / (1 + c d), d the diagonal
     of N in F: CG on a matrix that is I plus N's off-diagonal part, exact at once where N is
     diagonal in the DCT too. In these coordinates the error of a unit is about one standard
-    deviation of x_0 given x_t and y; tol: RMS residual there at which an item stops.
+    deviation of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the
+    prior's pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is
+    about v, where details are decided, so early steps need no digits.
     """
 
     def __init__(
@@ -86,11 +89,13 @@ class SpectrumMatching(ConditionalPrior):
             )
         self.tol, self.max_iter = tol, max_iter
         self.diagonal = normal_diagonal(data, self.spectrum)
+        self.variance = self.spectrum.mean_square(math.inf, data._event(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         data, F = self.measurement_for(x), self.spectrum
         x0_hat = self.inner.denoise(x, t)
-        c = F.at(self.sde.ratio(t), x)
+        r = self.sde.ratio(t)
+        c = F.at(r, x)
         s = (c / (1 + c * self.diagonal)).sqrt()
         rest = 1 / (1 + c * self.diagonal)
 
@@ -99,7 +104,8 @@ class SpectrumMatching(ConditionalPrior):
 
         b = s * F.forward(data.gradient(x0_hat))
         rms = b.square().flatten(1).mean(1).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
-        tol = (self.tol / rms).clamp(1e-6, 1.0)
+        slack = (1 + torch.as_tensor(r).to(rms) ** 2 / self.variance).sqrt()
+        tol = (self.tol * slack / rms).clamp(1e-6, 1.0)
         z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
         return x0_hat + F.inverse(s * z)
 
