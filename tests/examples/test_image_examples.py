@@ -55,6 +55,46 @@ def test_an_operator_of_ones_own_has_its_adjoint_and_recovers_the_photograph(loa
     assert (found.rec.mean[0] - found.photo).square().mean() < 0.5 * found.photo.var()
 
 
+def test_samples_of_the_scan_beat_zero_filling(load):
+    found = load("mri_scan")["main"](size=64, coils=4, samples=2, steps=6)
+    assert found.scores["mean of 2"] > found.scores["zero-filled"] + 1
+    assert bool(found.rec.misfit.isfinite().all())
+    assert float(found.scan.mask.float().mean()) < 0.5
+
+
+def test_samples_of_the_ct_scan_beat_back_projection(load):
+    prior = smooth(1, 24, variance=0.3, range=(1000.0, 0.0), mean=-0.3)
+    found = load("ct_scan")["main"](size=24, views=8, samples=2, steps=8, prior=prior)
+    assert found.scores["mean of 2"] > found.scores["FBP"] + 1.5
+
+
+def test_a_module_trained_for_a_few_steps_serves_as_a_prior(load):
+    example = load("your_own_prior")
+    found = example["main"](size=16, train_steps=80, samples=2, steps=6)
+    assert sum(found.losses[-10:]) < 0.92 * sum(found.losses[:10])
+    assert (found.rec.mean[0] - found.truth).square().mean() < found.truth.square().mean()
+    assert found.draws.shape == (2, 1, 16, 16)
+    assert not torch.equal(example["dead_leaves"](1, 16, 0), example["dead_leaves"](1, 16, 1))
+
+
+def test_ranks_are_uniform_for_the_right_sampler_and_not_for_a_narrow_one(load):
+    known = load("uncertainty")["known"]
+    right = known(150, 9, method="moment-matching", steps=20)
+    assert right.p_value > 1e-3
+    assert abs(right.covered - 0.9) < 0.03
+    narrow = known(250, 9, method="dds", steps=8)
+    assert narrow.p_value < 1e-3
+    assert narrow.covered < 0.8
+
+
+def test_errors_grow_with_the_std_of_the_samples(load):
+    example = load("uncertainty")
+    photo, rec = example["on_photo"](16, 8, 10, prior=smooth(3, 16, mean=0.5))
+    low, high = example["by_std"](photo, rec, bins=2)
+    assert low[0] < high[0]
+    assert low[1] < high[1]
+
+
 class TowardsZero(torch.nn.Module):
     """log p(0 | x) grows as the mean of x falls."""
 
