@@ -27,7 +27,8 @@ class Radon(LinearOperator):
     "fan-arc" (conventions: operators.geometry.Geometry, those of ASTRA). Lengths in mm:
     pixel_size, detector_spacing (default: one pixel at the axis), detector_offset (off-centre
     rotation: the detector's middle relative to the axis), source_distance and detector_distance
-    from the axis (fan beams). y is in units of x times mm.
+    from the axis (fan beams). y is in units of x times mm. rays_per_bin: a reading is the mean
+    over as many rays, evenly spread over the element's width (time and memory grow as much).
 
     Weights up to memory_limit bytes are stored as sparse matrices, fewer by the symmetries of
     the scan; what exceeds it is recomputed at each product (`memory` tells).
@@ -46,8 +47,11 @@ class Radon(LinearOperator):
         source_distance: float | None = None,
         detector_distance: float | None = None,
         channels: int = 1,
+        rays_per_bin: int = 1,
         memory_limit: float = 400e6,
     ):
+        if rays_per_bin < 1 or rays_per_bin != int(rays_per_bin):
+            raise ValueError(f"rays_per_bin must be a whole number >= 1; got {rays_per_bin}")
         H, W = (image_size,) * 2 if isinstance(image_size, int) else tuple(image_size)
         self.angles = torch.from_numpy(read_angles(angles))
         self.geometry = checked_geometry(
@@ -63,14 +67,19 @@ class Radon(LinearOperator):
         )
         shape = (channels, len(self.angles), self.geometry.detectors)
         super().__init__((channels, H, W), shape)
+        self.rays_per_bin = int(rays_per_bin)
         self.pixel_size, self.memory_limit = float(pixel_size), float(memory_limit)
         self._projectors: dict[tuple[torch.dtype, torch.device], Projector] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         y = Project.apply(x.flatten(2).flatten(0, 1), self.projector(x), False)
+        if self.rays_per_bin > 1:
+            y = y.unflatten(-1, (-1, self.rays_per_bin)).mean(-1)
         return self.pixel_size * y.reshape(x.shape[0], *self.out_shape)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        if self.rays_per_bin > 1:
+            y = y.repeat_interleave(self.rays_per_bin, -1) / self.rays_per_bin
         x = Project.apply(y.flatten(2).flatten(0, 1), self.projector(y), True)
         return self.pixel_size * x.reshape(y.shape[0], *self.in_shape)
 
@@ -78,7 +87,7 @@ class Radon(LinearOperator):
         """The matrix for like's dtype and device, made at the first call for them."""
         key = (like.dtype, like.device)
         if key not in self._projectors:
-            theta, s = self.geometry.rays()
+            theta, s = self.geometry.split(self.rays_per_bin).rays()
             rays = (theta.ravel(), s.ravel() / self.pixel_size)
             size = self.in_shape[1:]
             self._projectors[key] = Projector(
@@ -139,6 +148,7 @@ class Radon(LinearOperator):
             source_distance=g.source_distance if fan else None,
             detector_distance=g.detector_distance if fan else None,
             channels=self.in_shape[0],
+            rays_per_bin=self.rays_per_bin,
             memory_limit=self.memory_limit,
         )
 

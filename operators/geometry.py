@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -48,6 +48,10 @@ class Geometry:
             return np.zeros(self.detectors)
         ratio = self.positions / (self.source_distance + self.detector_distance)
         return np.arctan(ratio) if self.kind == "fan-flat" else ratio
+
+    def split(self, parts: int) -> Geometry:
+        """The same detector with each element cut into `parts`."""
+        return replace(self, detectors=parts * self.detectors, spacing=self.spacing / parts)
 
     def rays(self) -> tuple[np.ndarray, np.ndarray]:
         """theta and s (mm), both (A, D)."""

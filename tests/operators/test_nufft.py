@@ -6,7 +6,7 @@ import torch
 from operators import CartesianMRI, check_adjoint
 
 pytest.importorskip("pytorch_finufft")
-from operators import NonCartesianMRI  # noqa: E402
+from operators import NonCartesianMRI
 
 
 def draw(*shape, seed=0):

@@ -206,6 +206,25 @@ def test_sparse_views_are_a_part_of_the_full_scan():
         _ = Radon(32, [0.0, 0.1234, 1.777]).transform
 
 
+@pytest.mark.parametrize("geometry", ["parallel", "fan-flat", "fan-arc"])
+def test_a_bin_of_several_rays_is_their_mean(geometry):
+    A = scan(24, geometry, 7, detectors=9, detector_spacing=4 / 24, rays_per_bin=3)
+    thin = scan(24, geometry, 7, detectors=27, detector_spacing=4 / 72)
+    x = torch.rand(2, 1, 24, 24, dtype=torch.float64)
+    torch.testing.assert_close(A(x), thin(x).unflatten(-1, (9, 3)).mean(-1))
+    assert check_adjoint(A) <= 1e-12
+
+
+def test_several_rays_halve_the_error_of_bins_wider_than_pixels():
+    n, wide = 128, 3
+    errors = []
+    for rays in (1, 3):
+        A = scan(n, views=40, detectors=61, detector_spacing=wide / n, rays_per_bin=rays)
+        exact = line_integrals(*A.geometry.split(64).rays()).unflatten(-1, (-1, 64)).mean(-1)
+        errors.append(float((A(phantom(n)) - exact).norm() / exact.norm()))
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_matrix_rows_are_joseph_weights():
     """A ray at tan(theta) = 1/2 crosses rows 1/2 pixel apart, each with length 1 / cos."""
     theta = math.atan(0.5)
@@ -242,6 +261,7 @@ def test_radon_equals_astras_linear_projector():
         (lambda: Radon(8, [0.0, math.nan]), r"angles must be \(A,\) finite"),
         (lambda: Radon(8, []), r"angles must be \(A,\)"),
         (lambda: Radon(8, [0.0], 0), "detectors must be at least 1"),
+        (lambda: Radon(8, [0.0], rays_per_bin=0), "rays_per_bin must be a whole number"),
         (lambda: Radon(8, [0.0], pixel_size=-1.0), "pixel_size must be positive"),
         (lambda: Radon(8, [0.0], geometry="cone"), "geometry must be one of parallel"),
         (lambda: Radon(8, [0.0], source_distance=9.0), "a parallel beam has no source"),
