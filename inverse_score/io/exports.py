@@ -78,7 +78,9 @@ def result_affine(volume: Volume, scan: Scan, shape: tuple[int, ...]) -> np.ndar
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         raise BadInput(f"{volume.path.name}: slices {numbers[:8]} are no stack")
     part = scan.select(range(numbers[0], numbers[-1] + 1))
-    return crop_affine(part.affine, scan.shape[-2:], shape[-2:])  # type: ignore[arg-type]
+    # The affine of projections is that of the image they are of.
+    whole = scan.geometry["image_shape"] if scan.kind == "sinogram" else scan.shape[-2:]
+    return crop_affine(part.affine, tuple(whole), shape[-2:])  # type: ignore[arg-type]
 
 
 def derivation(volume: Volume, label: str, code: str | None) -> Derivation:
