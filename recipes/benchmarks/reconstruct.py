@@ -64,6 +64,24 @@ def simulated(folder: Path, slices: int, size: int) -> Path:
     return scan
 
 
+def small_prior(folder: Path) -> str:
+    """An untrained network of 8 channels, where bytes and memory are looked at and no image is."""
+    import torch
+
+    from inverse_score import KarrasSDE, Prior
+    from inverse_score.io.priors import save_prior
+    from inverse_score.networks.unet import UNet
+    from inverse_score.posterior import error_spectrum
+
+    torch.manual_seed(0)
+    sde = {"name": "karras", "sigma_max": 10.0}
+    network = UNet(2, sde=sde, widths=(8,), blocks=1, embedding=16)
+    prior = Prior(network, KarrasSDE(10.0), output="x0", event_shape=(2, None, None))
+    card = {"domain": "mri", "error_spectrum": error_spectrum(prior, torch.randn(4, 2, 16, 16))}
+    save_prior(prior, folder / "small.safetensors", card=card)
+    return str(folder / "small.safetensors")
+
+
 def digests(out: Path) -> dict[str, str]:
     """Hashes of volume, page and pictures: all that may not depend on the way there."""
     kept = (".h5", ".html", ".png")
@@ -87,7 +105,8 @@ def cost(folder: Path, scan: Path | None) -> list[str]:
 
 def soak(folder: Path, _scan: Path | None) -> list[str]:
     """Peak memory of files of few and many slices; equal where slices are read one at a time."""
-    options = ("--samples", "1", "--steps", "2", "--baseline", "none", "--no-pages")
+    options = ("--samples", "1", "--steps", "2", "--baseline", "none", "--no-pages", "--prior",
+               small_prior(folder), "--maps", "low-resolution")  # fmt: skip
     lines = ["| slices of 64 x 64, 8 coils | peak memory (MiB) | s |", "|---|---|---|"]
     for count in (10, 200):
         scan = simulated(folder, count, 64)
@@ -173,7 +192,7 @@ def kills(folder: Path, _scan: Path | None, count: int = 20) -> list[str]:
     """Kill a run at random moments and resume it; how often the bytes differed."""
     os.environ["OMP_NUM_THREADS"] = "1"
     draw = random.Random(0)
-    options = ("--samples", "5", "--steps", "2")
+    options = ("--samples", "5", "--steps", "2", "--prior", small_prior(folder))
     scan = simulated(folder, 2, 64)
     # The first starts the server that the others are forked from.
     for name in ("first", "whole"):
@@ -193,7 +212,8 @@ def kills(folder: Path, _scan: Path | None, count: int = 20) -> list[str]:
             forked(scan, out, *options, *again).join()
         same += len(expected) > 0 and digests(out) == expected
     found = ", ".join(f"{units.count(n)} with {n}" for n in sorted(set(units)))
-    return [f"{count} runs of 4 units, {len(units)} killed (units committed by then: {found}); "
+    return [f"{count} runs of 4 units (2 slices of 64 x 64, an untrained network, all outputs), "
+            f"{len(units)} killed (units committed by then: {found}); "
             f"{same} of {count} ended in the bytes of the uninterrupted run"
             f"{'.' if same == count else ': OTHER BYTES.'}"]  # fmt: skip
 
