@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from panels import HERE, arguments, grey, heat, psnr, sheet
+from panels import HERE, arguments, grey, heat, psnr, quick, sheet
 from skimage.transform import resize
 from torch import Tensor
 
@@ -53,7 +53,7 @@ def main(
     fan = {"geometry": "fan-flat", "source_distance": 600.0}
     angles = torch.arange(views, dtype=torch.float64) * (2 * math.pi / views)
     scan = simulate_ct(image, angles, pixel_size=pixel, unit="hu", I0=1e5, seed=seed, **fan)
-    recipe = recipes.ct(prior, scan.operator, noise_std=scan.noise_std[:, None])
+    recipe = recipes.ct(quick(prior), scan.operator, noise_std=scan.noise_std[:, None])
     problem = recipe.prepare(scan.sinogram[:, None])
     rec = problem.solve(recipe.prior, num_samples=samples, steps=steps, seed=seed)
     tv = problem.solve(recipe.prior, method="tv", iterations=40)

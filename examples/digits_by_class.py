@@ -1,6 +1,6 @@
 """Handwritten digits on demand: one column a class, guided by a classifier at scale 0, 1 and 3.
 
-    python examples/digits_by_class.py [--classes 10] [--samples 1] [--steps 16]
+    python examples/digits_by_class.py [--classes 10] [--samples 1] [--steps 35]
 
 Scale 0 is the prior alone, so its columns mean nothing. Scale 1 samples p(x | class); 3 is surer
 and less diverse. "Agree" is the share that the guiding classifier itself, asked about the finished
@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from panels import arguments, picture, sheet
+from panels import arguments, picture, quick, sheet
 from torch import Tensor
 
 import recipes
-from inverse_score import load_prior
 from inverse_score.io.priors import load_classifier
 
 SCALES = (0, 1, 3)
@@ -40,12 +39,12 @@ def agreement(prior, classifier, x: Tensor) -> float:
 def main(
     classes: int = 10,
     samples: int = 1,
-    steps: int = 16,
+    steps: int = 35,
     seed: int = 0,
     prior: object = "digits",
     classifier: object = "digits-classifier",
 ) -> Found:
-    prior = load_prior(prior)
+    prior = quick(prior)
     guide = load_classifier(classifier) if isinstance(classifier, str) else classifier
     # The shipped digits are 28 x 28, though their network would take any size.
     size = None if None not in prior.event_shape else (28, 28)
@@ -64,7 +63,7 @@ def main(
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "digits_by_class.png", classes=10, samples=1, steps=16))
+    chosen = vars(arguments(__doc__, "digits_by_class.png", classes=10, samples=1, steps=35))
     out = chosen.pop("out")
     digits, agree = main(**chosen)
     rows = []

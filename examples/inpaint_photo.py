@@ -1,6 +1,6 @@
 """A photograph of which 70 % of the pixels, or a box, are missing: several ways to fill it in.
 
-    python examples/inpaint_photo.py [--size 96] [--samples 2] [--steps 14]
+    python examples/inpaint_photo.py [--size 96] [--samples 2] [--steps 40]
 
 The shipped prior saw 64 x 64 patches of other photographs: it knows edges and textures, not cats.
 The box is there to show that: where little is known the samples differ.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from panels import arguments, heat, picture, psnr, sheet
+from panels import arguments, heat, picture, psnr, quick, sheet
 from skimage import data
 from skimage.transform import resize
 from torch import Tensor
@@ -44,20 +44,20 @@ def missing(size: int, seed: int) -> dict[str, Tensor]:
 def main(
     size: int = 96,
     samples: int = 2,
-    steps: int = 14,
+    steps: int = 40,
     seed: int = 0,
     prior: object = "photo-patches",
 ) -> Found:
     photo, masks = photograph(size), missing(size, seed)
     recs = {
-        name: recipes.inpainting(prior, mask)(photo, samples, seed=seed, steps=steps)
+        name: recipes.inpainting(quick(prior), mask)(photo, samples, seed=seed, steps=steps)
         for name, mask in masks.items()
     }
     return Found(photo, masks, recs)
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "inpaint_photo.png", size=96, samples=2, steps=14))
+    chosen = vars(arguments(__doc__, "inpaint_photo.png", size=96, samples=2, steps=40))
     out = chosen.pop("out")
     photo, masks, recs = main(**chosen)
     rows = []

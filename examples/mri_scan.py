@@ -1,6 +1,6 @@
 """Multi-coil MRI at 4 times the speed: posterior samples beside zero-filling and total variation.
 
-    python examples/mri_scan.py [--size 176] [--coils 8] [--acceleration 4] [--samples 3]
+    python examples/mri_scan.py [--size 256] [--coils 8] [--acceleration 4] [--samples 8]
 
 The scan is simulated from a head that the shipped prior was not trained on: on a finer grid, with
 its own coil maps and a smooth phase. The recipe gets k-space alone; mask, noise, coil maps and
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from panels import HERE, arguments, grey, heat, psnr, sheet
+from panels import HERE, arguments, grey, heat, psnr, quick, sheet
 from skimage.transform import resize
 from torch import Tensor
 
@@ -37,18 +37,18 @@ def head(size: int) -> Tensor:
 
 
 def main(
-    size: int = 176,
+    size: int = 256,
     coils: int = 8,
     acceleration: float = 4,
-    samples: int = 3,
-    steps: int = 12,
+    samples: int = 8,
+    steps: int = 20,
     seed: int = 0,
     prior: object = "brain-mri",
 ) -> Found:
     scan = simulate_mri(
         head(size), acceleration=acceleration, coils=coils, noise_level=0.01, seed=seed
     )
-    recipe = recipes.mri(prior)
+    recipe = recipes.mri(quick(prior), maps="espirit")
     problem = recipe.prepare(scan.kspace)
     rec = problem.solve(recipe.prior, num_samples=samples, steps=steps, seed=seed)
     tv = problem.solve(recipe.prior, method="tv", iterations=40)
@@ -65,7 +65,7 @@ def main(
 
 if __name__ == "__main__":
     chosen = vars(
-        arguments(__doc__, "mri_scan.png", size=176, coils=8, acceleration=4, samples=3, steps=12)
+        arguments(__doc__, "mri_scan.png", size=256, coils=8, acceleration=4, samples=8, steps=20)
     )
     out = chosen.pop("out")
     scan, zero_filled, tv, rec, scores = main(**chosen)

@@ -11,7 +11,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from inverse_score import Prior, load_prior
 from inverse_score.io.pictures import colour, to_bytes
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 
 HERE = Path(__file__).parent
 TITLE = 15
@@ -25,6 +27,17 @@ def arguments(description: str | None, picture: str, **defaults: int) -> argpars
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "pictures" / picture)
     return parser.parse_args()
+
+
+def quick(prior: str | Prior) -> Prior:
+    """A shipped prior by name, in bfloat16 where the processor has it, as `reconstruct` runs it;
+    a Prior as it is."""
+    if isinstance(prior, Prior):
+        return prior
+    loaded = load_prior(prior)
+    if has_quick_bfloat16("cpu"):
+        loaded.network = InBfloat16(loaded.network)
+    return loaded
 
 
 def psnr(x: Tensor, truth: Tensor, peak: float) -> float:
