@@ -53,12 +53,7 @@ def tikhonov(
     prior: Prior, data: Measurement, noise: Noise, plan: Any, *, strength: float | None = None
 ) -> Tensor:
     """argmin |y - A u|_W^2 + (strength / v) |u|^2, v the prior's pixel variance (CG-SENSE)."""
-    ridge = _ridge(prior)
-
-    def fit(part: Measurement, factor: Tensor) -> Tensor:
-        return ridge(part, factor)
-
-    return fit(data, _chosen(fit, data, strength))
+    return _fitted(_ridge(prior), data, strength)
 
 
 def total_variation(
@@ -82,7 +77,7 @@ def total_variation(
     def fit(part: Measurement, factor: Tensor) -> Tensor:
         return _primal_dual(part, start(part), factor / b, iterations)
 
-    return fit(data, _chosen(fit, data, strength))
+    return _fitted(fit, data, strength)
 
 
 def wavelet(
@@ -106,7 +101,7 @@ def wavelet(
     def fit(part: Measurement, factor: Tensor) -> Tensor:
         return _admm(part, start(part), factor / b, b, iterations)
 
-    return fit(data, _chosen(fit, data, strength))
+    return _fitted(fit, data, strength)
 
 
 def _ridge(prior: Prior) -> Callable[..., Tensor]:
@@ -122,6 +117,13 @@ def _ridge(prior: Prior) -> Callable[..., Tensor]:
         return part.solve(part.backproject(part.y), factor / variance[0])
 
     return solve
+
+
+def _fitted(
+    fit: Callable[[Measurement, Tensor], Tensor], data: Measurement, strength: float | None
+) -> Tensor:
+    """fit(data, strength), strength the user's or each item's best one."""
+    return fit(data, _chosen(fit, data, strength))
 
 
 def _chosen(

@@ -57,7 +57,7 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "cost": (
         "Time outside the network, 256 x 256, one image, one thread",
         "A stand-in network of the cost of a small U-Net; milliseconds a step, all of it against "
-        "the network's share; peak resident memory of the process so far.",
+        "the network's share; resident memory at most beyond what was held before.",
         {
             "network_ms": "network ms",
             "step_ms": "step ms",
