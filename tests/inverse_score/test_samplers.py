@@ -15,6 +15,7 @@ from inverse_score.sampling import (
     sample,
     start,
 )
+from inverse_score.sampling.correctors import annealing_step
 from inverse_score.sde import (
     VESDE,
     VPSDE,
@@ -209,6 +210,44 @@ def test_the_langevin_step_uses_each_items_own_norms():
     z, s = noise(x, 0, CORRECTOR)[1], prior.score(x, t)[1]
     eps = 2 * (0.16 * z.norm() / s.norm()) ** 2
     torch.testing.assert_close(moved[1], x[1] + eps * s + (2 * eps).sqrt() * z)
+
+
+@pytest.mark.parametrize(("alpha", "offset"), [("paper", 0), ("released", 1)])
+def test_langevin_alphas_for_reproduction_are_those_of_paper_and_code(alpha, offset):
+    """The paper's alpha-bar_i of the state, and the released 1 - beta_i of the level before."""
+    sde, i = DiscreteVPSDE(), 400
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    weight = 1 - betas[i] if offset else torch.cumprod(1 - betas, 0)[i - 1]
+    prior, noise, s, t = small(sde), Noise(0, [0]), i / 1000, (i + 1) / 1000
+    x = prior.sample(1, t=s)
+    z, score = noise(x, 0, CORRECTOR), prior.score(x, s)
+    eps = 2 * weight * (0.16 * z.norm() / score.norm()) ** 2
+    moved, _ = CORRECTORS["langevin"](prior, noise, snr=0.16, alpha=alpha)(0, x, s, t)
+    torch.testing.assert_close(moved, x + eps * score + (2 * eps).sqrt() * z, rtol=1e-6, atol=1e-6)
+
+
+def test_annealed_langevin_takes_ncsns_step():
+    """x + (a / 2) score + sqrt(a) z with a = epsilon sigma_i^2 / sigma_L^2, 2e-5 and 0.01."""
+    prior, noise, t = small(VESDE()), Noise(0, [0]), 0.6
+    x = prior.sample(1, t=t)
+    a = 2e-5 * VESDE().sigma(t) ** 2 / 0.01**2
+    snr = math.sqrt(2e-5 / 4) / 0.01
+    moved, _ = CORRECTORS["annealed-langevin"](prior, noise, snr=snr)(0, x, t, t)
+    z = noise(x, 0, CORRECTOR)
+    torch.testing.assert_close(moved, x + 0.5 * a * prior.score(x, t) + math.sqrt(a) * z)
+
+
+@pytest.mark.parametrize(("gamma", "moves"), [(1.05, 5), (1.2, 5), (1.2, 40)])
+def test_the_annealing_step_solves_technique_4(gamma, moves):
+    """(1 - e)^(2 T) (gamma^2 - v) + v is as near 1 as it can be, with v = 2 e / (1 - (1 - e)^2)
+    (Song & Ermon 2020, prop. 3)."""
+
+    def miss(e):
+        v = 2 * e / (1 - (1 - e) ** 2)
+        return abs((1 - e) ** (2 * moves) * (gamma**2 - v) + v - 1)
+
+    e = annealing_step(gamma, moves)
+    assert all(miss(e) < miss(e * c) for c in (0.9, 1.1))
 
 
 def test_reverse_diffusion_and_ancestral_steps_are_ddpms():
