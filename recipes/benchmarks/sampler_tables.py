@@ -122,7 +122,7 @@ CORRECTORS: tuple[tuple[str, dict[str, float], int], ...] = (
 )
 
 
-def table_corrector(num: int = 4096) -> str:
+def table_corrector(num: int = 1024) -> str:
     """Predictor alone against predictor and corrector for the same number of calls."""
     rows, budgets = [], (35, 100, 350)
     for label in ("VP", "VE(50)"):
@@ -144,7 +144,7 @@ def table_corrector(num: int = 4096) -> str:
     return markdown(
         "What a corrector buys at equal cost, stationary Gaussian",
         f"KL in nats by calls of the prior, the corrector's counted: a pair takes a half or a third"
-        f" of the steps. Alone exact; pairs from {num} samples (scatter about 0.008 while KL is "
+        f" of the steps. Alone exact; pairs from {num} samples (scatter about 0.03 while KL is "
         "small).",
         ["SDE", "predictor", "corrector", *map(str, budgets)],
         rows,
