@@ -74,6 +74,18 @@ def test_colorization_gives_colours_with_exactly_the_grey_that_was_seen(weights,
     torch.testing.assert_close(seen, grey.expand_as(seen), atol=1e-5, rtol=0)
 
 
+def test_colours_of_the_shipped_prior_s_samples_are_no_stronger_than_a_photograph_s():
+    from skimage import data
+
+    photo = torch.from_numpy(data.astronaut()[:128:4, 150:278:4].copy()).movedim(-1, 0) / 255
+    rec = recipes.colorization("photo-patches")(photo.mean(0, keepdim=True), 1, steps=12)
+
+    def chroma(x):
+        return float((x - x.mean(0)).square().mean().sqrt())
+
+    assert 0.02 < chroma(rec.samples[0, 0]) < 2 * chroma(photo)
+
+
 def test_super_resolution_and_compressed_sensing_explain_their_data():
     prior = gaussian(1)
     x = image(prior).float()[None]
