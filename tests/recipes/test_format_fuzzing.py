@@ -1,5 +1,8 @@
 """Mutated files are read or refused in one sentence; the long run is in recipes.benchmarks.fuzz."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from recipes.benchmarks.format_targets import make_targets
@@ -44,3 +47,16 @@ def test_failures_are_seen_as_what_they_are(tmp_path):
     ]
     outcomes = [outcome for _, outcome, _, _ in run(targets, 6)]
     assert [o.split(":")[0] for o in outcomes] == ["KeyError", "crash", "read"] * 2
+
+
+def test_the_table_of_hostile_inputs_names_tests_that_exist():
+    tests = Path(__file__).parents[1]
+    table = (tests.parent / "recipes/benchmarks/results/hostile.md").read_text()
+    named = set(re.findall(r"\btest_\w+(?!\w*\.py)\b", table.split("|---|", 1)[1]))
+    there = {
+        name
+        for path in tests.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 50
+    assert sorted(named - there) == []
