@@ -3,9 +3,8 @@
     python examples/colorize_photo.py [--size 64] [--samples 4] [--steps 60]
 
 Grey leaves most hues open. A prior of 64 x 64 patches knows that colours are mostly muted and
-change at edges; that the cup is red it cannot know. Few steps mute the colours further (with 14
-they are half as strong as with 60), and the mean of several samples is muted by nature: where
-hues differ it is grey.
+change at edges; that the cup is red it cannot know. The mean of several samples is muted by
+nature: where hues differ it is grey.
 """
 
 from __future__ import annotations
