@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -57,9 +58,11 @@ class Downsample(LinearOperator):
     def svd(self) -> SVD:
         """V^T: an orthonormal basis of each block whose first vector is constant; s = (1/f, 0..).
 
-        Coefficients z are (B, C f^2, H / f, W / f), of each channel first the known one.
+        Coefficients z are (B, C f^2, H / f, W / f), of each channel first the known one. For
+        "bicubic", along rows and columns those of the two periodic matrices; z is (B, C, H, W).
         """
-        self._box("svd")
+        if self.kernel == "bicubic":
+            return self._separable_svd()
         f, channels = self.factor, self.in_shape[0]
         Q = reflection_to(torch.ones(f * f, dtype=torch.float64))
         s = torch.zeros(channels, f * f, 1, 1, dtype=torch.float64)
@@ -89,6 +92,27 @@ class Downsample(LinearOperator):
     def transform(self) -> Transform:
         return transform_of(self.svd)
 
+    def _separable_svd(self) -> SVD:
+        """A x = R x C^T with R = U1 s1 V1^T, C = U2 s2 V2^T: s = s1 s2^T, zero beyond y's size."""
+        (H, W), (h, w) = self.in_shape[1:], self.out_shape[1:]
+        U1, s1, V1t = _periodic_svd(H, self.factor)
+        U2, s2, V2t = _periodic_svd(W, self.factor)
+        s = torch.zeros(1, 1, H, W, dtype=torch.float64)
+        s[..., :h, :w] = torch.outer(s1, s2)
+
+        def Ut(y: Tensor) -> Tensor:
+            z = U1.T.to(y) @ y @ U2.to(y)
+            z = z * (s[..., :h, :w] > 0).to(device=y.device)
+            return torch.nn.functional.pad(z, (0, W - w, 0, H - h))
+
+        return SVD(
+            s,
+            lambda z: V1t.T.to(z) @ z @ V2t.to(z),
+            lambda x: V1t.to(x) @ x @ V2t.T.to(x),
+            lambda z: U1.to(z) @ z[..., :h, :w] @ U2.T.to(z),
+            Ut,
+        )
+
     def _box(self, name: str) -> None:
         if self.kernel != "box":
             raise AttributeError(f'Downsample has {name} only with kernel="box"')
@@ -116,6 +140,13 @@ class Downsample(LinearOperator):
         """Eigenvalues (h, w) of A A^T at the frequencies of the small image."""
         eigen = [torch.fft.fft((M @ M.T)[:, 0]).real for M in (self.rows, self.columns)]
         return torch.outer(*eigen).to(like)
+
+
+@lru_cache(maxsize=8)
+def _periodic_svd(size: int, factor: int) -> tuple[Tensor, Tensor, Tensor]:
+    """U, s, V^T of the bicubic matrix along one axis, V of full size; float64."""
+    U, s, Vt = torch.linalg.svd(_bicubic_matrix(size, factor), full_matrices=True)
+    return U, torch.where(s > 1e-12 * s[0], s, 0.0), Vt
 
 
 def _bicubic_matrix(size: int, factor: int) -> Tensor:
