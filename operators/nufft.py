@@ -19,7 +19,8 @@ class NonCartesianMRI(LinearOperator):
     x: (B, 2, H, W). trajectory: (K, 2), frequencies along rows (H) and columns (W) in radians
     per pixel, within [-pi, pi). Scaled by 1 / sqrt(H W) so that on the Cartesian grid it equals
     the centred orthonormal transform. `accuracy`: of the NUFFT, default 1e-6 (float64: 1e-13);
-    the adjoint holds to about that. Needs `pip install inverse-score[nufft]`.
+    the adjoint holds to about that. An operator for Python: scan files and the command line are
+    Cartesian. Needs `pip install inverse-score[nufft]`.
     """
 
     out_complex = True
