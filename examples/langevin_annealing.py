@@ -3,7 +3,7 @@
 After Song & Ermon 2019, fig. 3: the modes weigh 0.8 and 0.2. Plain Langevin dynamics starts from a
 uniform square and keeps the weights of its basins; annealed Langevin dynamics finds the true ones.
 
-    python examples/langevin_annealing.py [--num 1280] [--out examples/pictures]
+    python examples/langevin_annealing.py [--num 640] [--out examples/pictures]
 
 Draws with matplotlib, which the extra `examples` brings.
 """
@@ -29,7 +29,7 @@ def upper_share(x: torch.Tensor) -> float:
     return (x.sum(1) > 0).double().mean().item()
 
 
-def main(num: int = 1280) -> dict[str, torch.Tensor]:
+def main(num: int = 640) -> dict[str, torch.Tensor]:
     prior = two_modes()
     square = 16 * torch.rand(num, 2, generator=torch.Generator().manual_seed(0)) - 8
     # Latents are in units of the terminal std; Langevin dynamics takes them where they lie.
@@ -46,7 +46,7 @@ def main(num: int = 1280) -> dict[str, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    chosen = arguments(__doc__, num=1280)
+    chosen = arguments(__doc__, num=640)
     found = main(chosen.num)
     figure, axes = canvas(1, 3, "Two modes far apart, the upper one of weight 0.8")
     for axis, (name, x) in zip(axes[0], found.items(), strict=True):
