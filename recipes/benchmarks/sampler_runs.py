@@ -91,4 +91,4 @@ def _cell(value: Any) -> str:
         return str(value)
     if math.isnan(value):
         return "-"
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.2g}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.3g}"
