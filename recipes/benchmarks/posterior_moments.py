@@ -71,7 +71,11 @@ class Impulses:
 
 
 def exact_scores(
-    problem: Problem, options: dict[str, Any], *, steps: int | None = None
+    problem: Problem,
+    options: dict[str, Any],
+    *,
+    steps: int | None = None,
+    double: bool = False,
 ) -> dict[str, Any]:
     """Excess KL and errors of the method's own law, and its cost.
 
@@ -80,7 +84,10 @@ def exact_scores(
     options = dict(options)
     method = METHODS[options.pop("method")]
     sampler = options.pop("sampler", method.sampler)
-    data = measure(problem.prior, problem.y, problem.operator, problem.noise_std)
+    y = problem.y
+    if double:
+        y = y.to(torch.complex128 if y.is_complex() else torch.float64)
+    data = measure(problem.prior, y, problem.operator, problem.noise_std)
     times = grid_for(
         problem.prior, float(data.level), float(data.typical), steps or method.steps, "log-snr"
     )

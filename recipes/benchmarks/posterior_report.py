@@ -148,9 +148,9 @@ def _plain(value: Any) -> str:
 def auto_table(rows: list[Row], options: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """budget -> "default" and the operators that differ from it -> options of the best method.
 
-    The cheapest method within the budget's bound on every problem that was measured for all of
-    them, else the most exact. "fast" takes methods without vjps and stationary problems; only
-    what holds on the others too is "accurate". "measured" says the figures.
+    The cheapest method within the budget's bound on every problem, else the most exact. "fast"
+    takes methods without vjps and stationary problems; only what holds on the others too is
+    "accurate". "measured" says the figures.
     """
     table: dict[str, Any] = {}
     for budget in BOUNDS:
@@ -169,18 +169,21 @@ def _settings(entry: Row) -> Row:
 
 
 def _best(rows: list[Row], budget: str, options: dict[str, dict[str, Any]]) -> Row:
+    """The best of the methods that were measured wherever "jacobian" was."""
+    problems = {row["problem"] for row in rows if row["method"] == "jacobian"}
+    rows = [row for row in rows if row["problem"] in problems]
     found = {name: [row for row in rows if row["method"] == name] for name in options}
-    most = max(len(own) for own in found.values())
     ranked = [
         (*_badness(own, BOUNDS[budget]), name)
         for name, own in found.items()
-        if len(own) == most and not (budget == "fast" and any(row["vjps"] for row in own))
+        if len(own) == len(problems) > 0
+        and not (budget == "fast" and any(row["vjps"] for row in own))
     ]
     name = min(ranked)[-1]
     worst = max(1 + row["excess"] / row["floor"] for row in found[name])
     cost = max(row["forward_equivalents"] for row in found[name])
-    measured = f"{worst:.2f}x the floor or less on {most} problems, {cost} forward-equivalents"
-    return {**options[name], "measured": measured}
+    measured = f"{worst:.2f}x the floor or less on {len(problems)} problems, {cost} "
+    return {**options[name], "measured": measured + "forward-equivalents"}
 
 
 def _badness(found: list[Row], bound: float) -> tuple[bool, float]:
