@@ -161,14 +161,15 @@ def table(rows: dict[str, dict[str, float]], case: Case) -> str:
         f"{THRESHOLD:.0f} HU, leave out {left:.1f} % of the rays. RMSE in HU against the slice "
         "outside the metal: all of the body, within 2 cm of the metal, further; PSNR of a range "
         "of 2000 HU. The image is the mean of the samples: of one alone the squared error is about "
-        "twice that of the mean of many. spread: RMS standard deviation of the samples near the metal.\n",
+        "twice that of the mean of many. spread: RMS standard deviation of the samples near it.\n",
         "| method | samples | RMSE | near | far | PSNR | spread | calls | s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         spread = f"{row['spread']:.0f}" if "spread" in row else "-"
+        errors = " | ".join(f"{row[part]:.1f}" for part in ("body", "near", "far"))
         lines.append(
-            f"| {name} | {row['samples']} | {row['body']:.1f} | {row['near']:.1f} | {row['far']:.1f} | "
+            f"| {name} | {row['samples']} | {errors} | "
             f"{row['psnr']:.2f} | {spread} | {row['calls']:.0f} | {row['seconds']:.0f} |"
         )
     return "\n".join(lines) + "\n"

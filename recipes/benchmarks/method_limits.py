@@ -136,7 +136,7 @@ def stationary_kl(problem: Problem, rho: float, inner: int) -> float:
         impulses = Impulses(recorder.draws, d)
         spread = sweep_once(basis.new_zeros(impulses.rows, *shape), impulses)
     c, M = moved[0], (moved[1:] - moved[0]).T
-    columns = (spread[2:] - spread[0]).T
+    columns = (spread[1:] - spread[0]).T
     cov, power = columns @ columns.T, M
     for _ in range(40):
         cov, power = cov + power @ cov @ power.T, power @ power
