@@ -72,7 +72,9 @@ def _disk_layout(kind, name: str) -> tuple[list[tuple[int, int]], int]:
         return [(0, 1)], _DESCRIPTOR
     if isinstance(kind, h5py.h5t.TypeVlenID):
         element = kind.get_super()
-        if isinstance(element, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID)):
+        number = isinstance(element, (h5py.h5t.TypeIntegerID, h5py.h5t.TypeFloatID))
+        # Neither a sequence nor a text: libhdf5 2.0 crashes on the first value.
+        if number and kind.encode()[3] & 0x0F == 0:
             return [(0, element.get_size())], _DESCRIPTOR
         raise BadInput(f"{name}: values of variable length must be text or numbers")
     if isinstance(kind, h5py.h5t.TypeReferenceID):

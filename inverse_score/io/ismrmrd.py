@@ -32,7 +32,13 @@ DROPPED = {
     31: "phase stabilisation",
 }
 NOISE = 19
+_HEAD = {
+    "flags", "number_of_samples", "active_channels", "discard_pre", "discard_post",
+    "center_sample", "encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir",
+    "slice_dir", "idx",
+}  # fmt: skip
 COUNTERS = ("contrast", "phase", "repetition", "set")
+_INDEX = {"kspace_encode_step_1", "kspace_encode_step_2", "slice", *COUNTERS}
 _BANDWIDTH = "acquisitionSystemInformation/relativeReceiverNoiseBandwidth"
 _VENDOR_TEXT = "acquisitionSystemInformation/systemVendor"
 
@@ -84,7 +90,9 @@ def is_ismrmrd(path: str | Path) -> bool:
 def read_heads(data, name: str) -> np.ndarray:
     """The acquisition headers, one a readout, without their samples."""
     fields = data.dtype.names or ()
-    if not {"head", "data"} <= set(fields) or "idx" not in (data.dtype["head"].names or ()):
+    there = set(data.dtype["head"].names or ()) if "head" in fields else set()
+    counters = set(data.dtype["head"]["idx"].names or ()) if "idx" in there else set()
+    if "data" not in fields or not there >= _HEAD or not counters >= _INDEX:
         raise BadInput(f"{name}: 'data' must hold ISMRMRD acquisitions, its fields are {fields}")
     guard.check_slice(f"{name}, headers", data.size * data.dtype["head"].itemsize)
     with guard.reading(f"{name}, acquisition headers"):

@@ -63,6 +63,17 @@ def test_a_length_must_be_that_of_the_object_in_the_heap(tmp_path, claimed):
         check(path)
 
 
+def test_a_list_that_is_neither_sequence_nor_text_is_refused(tmp_path):
+    path = varying(tmp_path / "a.h5")
+    content = bytearray(path.read_bytes())
+    # The class of the type of `values`: version 1, variable length, then which of the two.
+    at = content.index(b"\x19\0\0\0" + struct.pack("<I", 16) + b"\x11")
+    content[at + 1] = 0x0F
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match="must be text or numbers"):
+        check(path)
+
+
 def test_text_in_an_attribute_is_read_in_bounds(tmp_path):
     """A length of gigabytes in an attribute's descriptor costs the other process, not this one."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
