@@ -93,7 +93,12 @@ def checked_geometry(
         if source_distance is not None or detector_distance is not None:
             raise ValueError("a parallel beam has no source_distance and no detector_distance")
         spacing = pixel_size if spacing is None else spacing
-        detectors = math.ceil(2 * radius / spacing) if detectors is None else detectors
+        if detectors is None:
+            detectors = math.ceil(2 * radius / spacing)
+            if spacing == pixel_size:
+                # As odd or even as the image is wide: at 0 and 90 degrees a bin then covers one
+                # column or row. Straddling two, its ray at the border would see half a pixel.
+                detectors += (detectors - round(extent[1] / pixel_size)) % 2
         return Geometry(kind, angles, int(detectors), spacing, offset)
     if source_distance is None or not source_distance > radius:
         raise ValueError(
