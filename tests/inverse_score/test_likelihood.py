@@ -7,6 +7,7 @@ from torch.distributions import Normal
 from inverse_score import bits_per_dim, encode, log_likelihood, sample
 from inverse_score.gaussian import GaussianPrior
 from inverse_score.likelihood import decode, interpolate
+from inverse_score.randomness import MEASUREMENT, Noise
 from inverse_score.sde import VESDE, VPSDE, CosineVPSDE, KarrasSDE, SubVPSDE
 from recipes.benchmarks.toys import grid_of_modes, stationary
 
@@ -106,6 +107,20 @@ def test_bits_per_dim_of_uint8_is_the_entropy_of_the_quantized_gaussian():
     assert abs(bits.mean() - (h + math.log2(255))) < 4 * math.sqrt(4.5) / (9 * BIT) / 8
     torch.testing.assert_close(bits, bits_per_dim(levels.float() / 255, prior), atol=1e-4, rtol=0)
     assert (bits > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "delta", "shift"), [("centred", 1 / 3, 0.5), ("rescaled", 0.25, 0)]
+)
+def test_bins_are_as_wide_as_their_levels_lie_apart(kind, delta, shift):
+    """4 levels over [0, 1]: -log2 p(delta (k + u - shift)) - log2 delta, u uniform."""
+    prior, k = stationary(VPSDE(), 2), torch.tensor([0.0, 1.0, 3.0, 2.0]).reshape(1, 1, 2, 2)
+    u = Noise(0, [0]).uniform(k, 0, MEASUREMENT)
+    options = {"rtol": 1e-3, "atol": 1e-3}
+    logp = log_likelihood(delta * (k + u - shift), prior, **options)
+    expected = -logp / (4 * BIT) - math.log2(delta)
+    found = bits_per_dim(k / 3, prior, levels=4, dequantize=kind, **options)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_rescaled_dequantization_is_the_reference_codes():
