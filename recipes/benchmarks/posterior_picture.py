@@ -42,7 +42,7 @@ def draw(path: Path) -> None:
                 ax.set_title(name, fontsize=9)
     figure.suptitle(
         "True posterior (lines) against 512 samples (bars): density of an unobserved pixel of the "
-        "Gaussian problem; below it, weights of 25 modes by their first coordinate, given the sum",
+        "Gaussian problem;\nbelow it, weights of 25 modes by their first coordinate, given the sum",
         fontsize=10,
     )
     figure.tight_layout(rect=(0, 0, 1, 0.98))

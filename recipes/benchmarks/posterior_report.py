@@ -158,6 +158,8 @@ def auto_table(rows: list[Row], options: dict[str, dict[str, Any]]) -> dict[str,
         table[budget] = {"default": _best(kept, budget, options)}
         for operator, class_name in CLASSES.items():
             own = [row for row in kept if row["problem"].startswith(operator)]
+            if budget == "accurate" and not any("nonstationary" in r["problem"] for r in own):
+                continue
             entry = _best(own, budget, options)
             if _settings(entry) != _settings(table[budget]["default"]):
                 table[budget][class_name] = entry
