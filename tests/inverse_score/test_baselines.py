@@ -57,8 +57,11 @@ def test_sparse_edges_beat_the_zero_filled_image(scan, method, gain):
     plain = error(x, solve(y, A, prior, noise_std=0.02, method="zero-filled"))
     rec = solve(y, A, prior, noise_std=0.02, method=method)
     assert error(x, rec) < gain * plain
-    # Cross-validation neither ignores the data nor follows their noise to the last digit.
-    assert 0.1 < rec.misfit.item() < 2.5
+    # Cross-validation knows no truth, and still loses little to the best of all strengths.
+    options = {"noise_std": 0.02, "method": method}
+    each = [solve(y, A, prior, strength=s, **options) for s in (0.1, 1.0, 3.0, 10.0)]
+    assert error(x, rec) < 1.05 * min(error(x, other) for other in each)
+    assert rec.misfit.item() < 2.5
 
 
 def test_tikhonov_is_the_ridge_solution_of_the_normal_equations():
