@@ -10,7 +10,7 @@ import math
 
 from ..prior import Prior
 from ..randomness import PREDICTOR, Noise
-from .driver import Step, score_of
+from .driver import Step, combined
 
 
 def euler_maruyama(prior: Prior, noise: Noise) -> Step:
@@ -18,11 +18,13 @@ def euler_maruyama(prior: Prior, noise: Noise) -> Step:
     sde = prior.sde
 
     def step(k, x, t, s):
-        x0_hat = prior.denoise(x, t)
-        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
-        drift = sde.f(t) * x - sde.g(t) ** 2 * score
-        z = noise(x, k, PREDICTOR)
-        return x + (s - t) * drift + sde.g(t) * math.sqrt(t - s) * z, x0_hat
+        x0_hat, z = prior.denoise(x, t), noise(x, k, PREDICTOR)
+        pull = (t - s) * sde.g(t) ** 2 / sde.sigma(t) ** 2
+        return combined(
+            (1 + (s - t) * sde.f(t) - pull, x),
+            (pull * sde.alpha(t), x0_hat),
+            (sde.g(t) * math.sqrt(t - s), z),
+        ), x0_hat
 
     return step
 
@@ -37,9 +39,9 @@ def reverse_diffusion(prior: Prior, noise: Noise) -> Step:
 
     def step(k, x, t, s):
         a, std = sde.transition(s, t)
-        x0_hat = prior.denoise(x, t)
-        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
-        return (2 - a) * x + std**2 * score + std * noise(x, k, PREDICTOR), x0_hat
+        x0_hat, z = prior.denoise(x, t), noise(x, k, PREDICTOR)
+        pull = (std / sde.sigma(t)) ** 2
+        return combined((2 - a - pull, x), (pull * sde.alpha(t), x0_hat), (std, z)), x0_hat
 
     return step
 
@@ -56,10 +58,10 @@ def ancestral(prior: Prior, noise: Noise, *, variance: str = "posterior") -> Ste
 
     def step(k, x, t, s):
         a, std = sde.transition(s, t)
-        x0_hat = prior.denoise(x, t)
-        score = score_of(x0_hat, x, sde.alpha(t), sde.sigma(t))
+        x0_hat, z = prior.denoise(x, t), noise(x, k, PREDICTOR)
+        pull = (std / sde.sigma(t)) ** 2
         spread = std if variance == "transition" else std * sde.sigma(s) / sde.sigma(t)
-        return (x + std**2 * score) / a + spread * noise(x, k, PREDICTOR), x0_hat
+        return combined(((1 - pull) / a, x), (pull * sde.alpha(t) / a, x0_hat), (spread, z)), x0_hat
 
     return step
 
@@ -78,9 +80,12 @@ def ddim(prior: Prior, noise: Noise, *, eta: float = 0.0) -> Step:
         _, std = sde.transition(s, t)
         c = eta * sde.sigma(s) * std / sde.sigma(t)
         x0_hat = prior.denoise(x, t)
-        eps = (x - sde.alpha(t) * x0_hat) / sde.sigma(t)
-        mean = sde.alpha(s) * x0_hat + math.sqrt(sde.sigma(s) ** 2 - c**2) * eps
-        return (mean + c * noise(x, k, PREDICTOR) if c > 0 else mean), x0_hat
+        # eps = (x - alpha_t x0_hat) / sigma_t.
+        share = math.sqrt(sde.sigma(s) ** 2 - c**2) / sde.sigma(t)
+        terms = [(share, x), (sde.alpha(s) - share * sde.alpha(t), x0_hat)]
+        if c > 0:
+            terms.append((c, noise(x, k, PREDICTOR)))
+        return combined(*terms), x0_hat
 
     return step
 
@@ -101,19 +106,21 @@ def stochastic_rk(prior: Prior, noise: Noise) -> Step:
         middle = sde.time(sde.ratio(t) * math.exp(-c * h))
         # z and z_c are as correlated as the path itself between c h and h.
         rho = math.sqrt(math.expm1(2 * c * h) / math.expm1(2 * h))
-        z = noise(x, 2 * k, PREDICTOR)
-        z_c = rho * z + math.sqrt(1 - rho**2) * noise(x, 2 * k + 1, PREDICTOR)
+        z, z_2 = noise(x, 2 * k, PREDICTOR), noise(x, 2 * k + 1, PREDICTOR)
 
-        def move(to, h, D, z):
-            kept = -math.expm1(-2 * h)
-            linear = sde.sigma(to) / sde.sigma(t) * math.exp(-h) * x
-            return linear + sde.alpha(to) * D(kept) + sde.sigma(to) * math.sqrt(kept) * z
+        def move(to, h, *terms):
+            """The linear part of a move by h, D = sum of terms (weight, D_i), without noise."""
+            linear = sde.sigma(to) / sde.sigma(t) * math.exp(-h)
+            return combined((linear, x), *((sde.alpha(to) * w, D) for w, D in terms))
 
-        x0_hat = prior.denoise(x, t)
-        x_c = move(middle, c * h, lambda kept: kept * x0_hat, z_c)
-        change = prior.denoise(x_c, middle) - x0_hat
-        slope = (h + 0.5 * math.expm1(-2 * h)) / (c * h)
-        return move(s, h, lambda kept: kept * x0_hat + slope * change, z), x0_hat
+        x0_hat, kept = prior.denoise(x, t), -math.expm1(-2 * c * h)
+        x_c = move(middle, c * h, (kept, x0_hat))
+        std = sde.sigma(middle) * math.sqrt(kept)
+        x_c.add_(z, alpha=std * rho).add_(z_2, alpha=std * math.sqrt(1 - rho**2))
+        D_c, kept = prior.denoise(x_c, middle), -math.expm1(-2 * h)
+        slope = (h - 0.5 * kept) / (c * h)
+        x_s = move(s, h, (kept - slope, x0_hat), (slope, D_c))
+        return x_s.add_(z, alpha=sde.sigma(s) * math.sqrt(kept)), x0_hat
 
     return step
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..prior import Prior
 from ..randomness import PREDICTOR, Noise
-from .driver import Step
+from .driver import Step, combined
 
 
 def heun(prior: Prior, noise: Noise) -> Step:
@@ -25,11 +25,12 @@ def heun(prior: Prior, noise: Noise) -> Step:
     def step(k, x, t, s):
         r, r_s = sde.ratio(t), sde.ratio(s)
         x0_hat = prior.denoise(x, t)
-        u = x / sde.alpha(t)
-        slope = (u - x0_hat) / r
-        predicted = u + (r_s - r) * slope
-        slope_s = (predicted - prior.denoise(sde.alpha(s) * predicted, s)) / r_s
-        return sde.alpha(s) * (u + (r_s - r) * 0.5 * (slope + slope_s)), x0_hat
+        # u + (r_s - r) (u - x0_hat) / r of u = x / alpha, and the mean of both slopes the same way.
+        linear, alpha, half = sde.sigma(s) / sde.sigma(t), sde.alpha(s), (r_s - r) / 2
+        predicted = combined((linear, x), (alpha * (1 - r_s / r), x0_hat))
+        second = prior.denoise(predicted, s)
+        first = alpha * half * (1 / r_s - 2 / r)
+        return combined((linear, x), (first, x0_hat), (-alpha * half / r_s, second)), x0_hat
 
     return step
 
@@ -64,17 +65,17 @@ def _multistep(prior: Prior, noise: Noise, eta: float, order: int) -> Step:
 
     def step(k, x, t, s):
         h = math.log(sde.ratio(t) / sde.ratio(s))
-        x0_hat = D = prior.denoise(x, t)
+        x0_hat, damp = prior.denoise(x, t), eta**2 * h
+        toward = -sde.alpha(s) * math.expm1(-h - damp)
+        terms = [(sde.sigma(s) / sde.sigma(t) * math.exp(-damp), x), (toward, x0_hat)]
         if k > 0 and order == 2:
             h_before, before = last[0]
-            D = x0_hat + (x0_hat - before) * (0.5 * h / h_before)
+            ahead = 0.5 * h / h_before
+            terms[1:] = [(toward * (1 + ahead), x0_hat), (-toward * ahead, before)]
         last[:] = [(h, x0_hat)]
-        damp = eta**2 * h
-        mean = sde.sigma(s) / sde.sigma(t) * math.exp(-damp) * x
-        mean = mean - sde.alpha(s) * math.expm1(-h - damp) * D
-        if eta == 0:
-            return mean, x0_hat
-        std = sde.sigma(s) * math.sqrt(-math.expm1(-2 * damp))
-        return mean + std * noise(x, k, PREDICTOR), x0_hat
+        if eta > 0:
+            std = sde.sigma(s) * math.sqrt(-math.expm1(-2 * damp))
+            terms.append((std, noise(x, k, PREDICTOR)))
+        return combined(*terms), x0_hat
 
     return step
