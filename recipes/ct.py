@@ -80,12 +80,15 @@ class CT:
     def __call__(
         self,
         sinogram: Tensor,
-        num_samples: int = 8,
+        num_samples: int | None = None,
         seed: int = 0,
         items: Sequence[int] | None = None,
         **options: Any,
     ) -> Reconstruction:
-        """Samples (num_samples, B, 1, H, W) in HU of sinogram (B, 1, angles, detectors)."""
+        """Samples (num_samples, B, 1, H, W) in HU of sinogram (B, 1, angles, detectors).
+
+        num_samples: default 8, and 1 of a method with one answer.
+        """
         options = {**self.options, **options}
         return self.prepare(sinogram).solve(
             self.prior, num_samples=num_samples, seed=seed, items=items, **options

@@ -16,6 +16,8 @@ from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction, solve
 from operators.linear import LinearOperator
 
+from .problem import samples_of
+
 # y (B, ...) -> the operator that measured it.
 OperatorOf = Callable[[Tensor], LinearOperator]
 
@@ -40,13 +42,14 @@ class ImageRecipe:
     def __call__(
         self,
         y: Tensor,
-        num_samples: int = 8,
+        num_samples: int | None = None,
         seed: int = 0,
         items: Sequence[int] | None = None,
         **options: Any,
     ) -> Reconstruction:
         """Samples (num_samples, B, C, H, W) given y (B, ...), or one item (C, H, W) of it.
 
+        num_samples: default 8, and 1 of a method with one answer.
         Exact data (noise_std 0) hold exactly in every sample: x + A^+ (y - A x).
         """
         y = torch.as_tensor(y)
@@ -54,15 +57,16 @@ class ImageRecipe:
             raise BadInput(f"the image must be floating point in the prior's units; got {y.dtype}")
         y = y[None] if y.ndim == 3 and self.images else y
         operator, y = self.operator_of(y), self.measured(y)
+        options = {**self.options, **options}
         rec = solve(
             y,
             operator,
             self.prior,
             noise_std=self.noise_std,
-            num_samples=num_samples,
+            num_samples=samples_of(options) if num_samples is None else num_samples,
             seed=seed,
             items=items,
-            **{**self.options, **options},
+            **options,
         )
         return _made_exact(rec, operator, y) if self.noise_std == 0 else rec
 

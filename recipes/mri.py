@@ -83,12 +83,14 @@ class MRI:
     def __call__(
         self,
         kspace: Tensor,
-        num_samples: int = 8,
+        num_samples: int | None = None,
         seed: int = 0,
         items: Sequence[int] | None = None,
         **options: Any,
     ) -> Reconstruction:
         """Samples (num_samples, B, 2, H, W) of the image, in the units of |ifft2c(kspace)|.
+
+        num_samples: default 8, and 1 of a method with one answer.
 
         kspace: (coils, H, W) or (B, coils, H, W) complex, centred, zero where not measured.
         """

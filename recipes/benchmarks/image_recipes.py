@@ -46,8 +46,8 @@ def photographs(data: Path | None) -> list[str]:
         f"{count} held-out photographs of {size} x {size} (scikit-image), {samples} samples, "
         f"{budget} forward-equivalents (nfe + 2 vjps) each, data exact; DPS is told half "
         "a step of 8 bits of noise. Mean over photographs; spread: RMS std of the samples where "
-        "the data leave the pixel open; chroma: of the samples, over the truth's; off the data: RMS "
-        "of A x - y.",
+        "the data leave the pixel open; chroma: of the samples, over the truth's; off the data: "
+        "RMS of A x - y.",
         "",
         markdown(lines),
     ]

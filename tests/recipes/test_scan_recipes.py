@@ -282,3 +282,12 @@ def test_every_acc_th_view_is_kept(tmp_path):
     np.testing.assert_allclose(recipe.radon().angles.numpy(), angles[::3])
     with pytest.raises(BadInput, match="whole number up to 12 views"):
         CTScan(scan, acc=2.5)
+
+
+def test_a_method_with_one_answer_needs_no_number_of_samples():
+    prior = gaussian((1, 8, 8))
+    radon = Radon(8, torch.arange(6) * math.pi / 6)
+    sinogram = torch.full((1, *radon.out_shape), 0.1)
+    recipe = ct(prior, radon, noise_std=0.1)
+    assert len(recipe(sinogram, method="tikhonov").samples) == 1
+    assert len(recipe(sinogram, steps=3).samples) == 8
