@@ -28,7 +28,8 @@ from inverse_score.posterior.split_gibbs import reverse_draw
 from inverse_score.prior import Prior
 from inverse_score.sde import VPSDE
 from operators import LinearOperator
-from operators.nonlinear import Magnitude, NonlinearOperator, Transmission
+from operators.detection import Magnitude, Transmission
+from operators.nonlinear import NonlinearOperator
 
 from .posterior_moments import Impulses, Recorder
 from .posterior_problems import Problem

@@ -181,11 +181,11 @@ def forked(scan: Path, out: Path, *options: str) -> multiprocessing.Process:
 
 
 def _main(arguments: list[str]) -> None:
-    from inverse_score.cli import main
+    import runpy
 
     sys.argv = ["inverse-score", *arguments]
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    main()
+    runpy.run_module("inverse_score", run_name="__main__")
 
 
 def kills(folder: Path, _scan: Path | None, count: int = 20) -> list[str]:

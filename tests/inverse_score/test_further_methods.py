@@ -33,7 +33,7 @@ def test_mcg_with_the_paper_s_weights_puts_the_data_on_the_measured_pixels(probl
     options = {"method": "mcg", "num_samples": 8, "steps": 50, "noise_std": NOISE}
     paper = solve(y, A, prior, lam=1.0, **options).misfit.mean()
     tied = solve(y, A, prior, **options).misfit.mean()
-    assert paper < 0.03
+    assert paper < 0.05
     assert tied > 0.1
 
 

@@ -8,7 +8,8 @@ from inverse_score.posterior import METHODS, measure
 from inverse_score.posterior.methods import Plan, grid_for
 from inverse_score.sde import VPSDE
 from operators import LinearOperator
-from operators.nonlinear import Magnitude, NonlinearOperator, Transmission
+from operators.detection import Magnitude, Transmission
+from operators.nonlinear import NonlinearOperator
 
 ROOT = 0.5**0.5
 TAKE = ["dps", "red-diff", "daps", "split-gibbs"]
