@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import BadInput
 from ..prior import Prior
 from ..sde import SDE
 from .items import Items
@@ -25,11 +26,20 @@ def stack(items: Items, count: int) -> Tensor:
 
 
 def largest_distance(images: Tensor) -> float:
-    """The largest distance |x_i - x_j| between two images: IT's technique 1 for sigma_max."""
+    """The largest distance |x_i - x_j| between two images: IT's technique 1 for sigma_max.
+
+    Raises BadInput where all images are one and the same.
+    """
     flat = images.flatten(1).double()
     if len(flat) < 2:
         return 10 * math.sqrt(flat.shape[1])
-    return torch.pdist(flat).max().item()
+    largest = torch.pdist(flat).max().item()
+    if largest == 0:
+        raise BadInput(
+            f"the first {len(flat)} training images are all the same image, of which no prior can be "
+            "learnt; look at the data, or give sde.sigma_max"
+        )
+    return largest
 
 
 def levels_for(dimension: int, sigma_min: float, sigma_max: float) -> int:

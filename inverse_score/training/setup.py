@@ -89,6 +89,8 @@ def _described(config: TrainConfig, start: Prior | None, first: Tensor):
     where the configuration leaves them at their defaults."""
     default = TrainConfig()
     sde, network, output = dict(config.sde), dict(config.network), config.output
+    # Whoever sets a width alone means the default network.
+    network.setdefault("name", default.network["name"])
     if start is not None:
         sde = describe_sde(start.sde) if sde == default.sde else sde
         if network == default.network:
