@@ -36,8 +36,8 @@ def largest_distance(images: Tensor) -> float:
     largest = torch.pdist(flat).max().item()
     if largest == 0:
         raise BadInput(
-            f"the first {len(flat)} training images are all the same image, of which no prior can be "
-            "learnt; look at the data, or give sde.sigma_max"
+            f"the first {len(flat)} training images are one and the same; look at the data, or give "
+            "sde.sigma_max"
         )
     return largest
 

@@ -44,7 +44,7 @@ def table_overhead() -> str:
         rows.append([name, 1000 * min(runs) / calls, 100 * min(runs) / calls / 0.05])
     return markdown(
         "Overhead a call at 8 x 2 x 320 x 320",
-        "The whole sampler with a network and noise that cost nothing, best of five, 20 steps, one thread.",
+        "20 steps with a network and noise that cost nothing, best of five, one thread.",
         ["sampler", "ms a call", "% of a 50 ms network"],
         rows,
     )
