@@ -36,7 +36,7 @@ def largest_distance(images: Tensor) -> float:
     largest = torch.pdist(flat).max().item()
     if largest == 0:
         raise BadInput(
-            f"the first {len(flat)} training images are one and the same; look at the data, or give "
+            f"the first {len(flat)} training images are one and the same; look at them, or give "
             "sde.sigma_max"
         )
     return largest
