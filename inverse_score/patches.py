@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .prior import Network, Prior
+from .prior import Network, Prior, Wrapped
 from .sde import Time
 
 # One patch along an axis: where it starts, and its weights, which sum to 1 over the patches.
 Span = tuple[int, Tensor]
 
 
-class PatchWise(Prior):
+class PatchWise(Wrapped):
     """D(x) = sum_k w_k D(x in patch k), sum_k w_k = 1: images of any size in little memory.
 
     Patches are size x size (a shorter side is taken whole), as few as overlap by at least
@@ -41,24 +41,9 @@ class PatchWise(Prior):
             raise ValueError(f"PatchWise takes priors of events (C, H, W); got {event}")
         if any(n not in (None, size) for n in event[1:]):
             raise ValueError(f"the prior's images are {event[1:]}; got patches of size {size}")
-        super().__init__(
-            prior.network,
-            prior.sde,
-            output=prior.output,
-            event_shape=(event[0], None, None),
-            range=prior.range,
-            t_min=prior.t_min,
-            card=prior.card,
-        )
-        self.inner, self.size, self.overlap, self.max_patches = prior, size, overlap, max_patches
-
-    @property
-    def smallest_scale(self) -> float:
-        return self.inner.smallest_scale
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
+        super().__init__(prior)
+        self.event_shape = (event[0], None, None)
+        self.size, self.overlap, self.max_patches = size, overlap, max_patches
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         return self._blend(self.inner.denoise, x, t)

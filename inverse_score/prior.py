@@ -142,18 +142,27 @@ class Prior:
         return _Under(self, sde)
 
 
-class _Under(Prior):
+class Wrapped(Prior):
+    """A prior that speaks through another: all facts are the inner one's until a subclass says."""
+
+    def __init__(self, inner: Prior):
+        self.inner = inner
+        for name in ("network", "sde", "output", "event_shape", "range", "t_min", "card"):
+            setattr(self, name, getattr(inner, name))
+
+    @property
+    def smallest_scale(self) -> float:
+        return self.inner.smallest_scale
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+
+class _Under(Wrapped):
     def __init__(self, prior: Prior, sde: SDE):
-        super().__init__(
-            prior.network,
-            sde,
-            output=prior.output,
-            event_shape=prior.event_shape,
-            range=prior.range,
-            t_min=max(1e-9, sde.time(prior.sde.ratio(prior.t_min))),
-            card=prior.card,
-        )
-        self.inner = prior
+        super().__init__(prior)
+        self.sde, self.t_min = sde, max(1e-9, sde.time(prior.sde.ratio(prior.t_min)))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         self.sde.check_time(t)
@@ -161,16 +170,12 @@ class _Under(Prior):
         rescale = self.inner.sde.alpha(inner_t) / self.sde.alpha(t)
         return self.inner.denoise(per_item(rescale, x) * x, inner_t)
 
-    @property
-    def smallest_scale(self) -> float:
-        return self.inner.smallest_scale
-
     def score(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma = per_item(self.sde.alpha(t), x), per_item(self.sde.sigma(t), x)
         return (alpha * self.denoise(x, t) - x) / sigma**2
 
 
-class SliceWise(Prior):
+class SliceWise(Wrapped):
     """A 2-D prior of every slice of a volume: x (B, C, D, H, W), one item.
 
     axis 0, 1 or 2 is the one of D, H, W across which slices are taken: p(x) is proportional to the
@@ -188,20 +193,9 @@ class SliceWise(Prior):
             raise ValueError(f"SliceWise lifts priors of events (C, H, W); got {event}")
         plane = list(event[1:])
         plane.insert(axis, None)
-        super().__init__(
-            prior.network,
-            prior.sde,
-            output=prior.output,
-            event_shape=(event[0], *plane),  # type: ignore[arg-type]
-            range=prior.range,
-            t_min=prior.t_min,
-            card=prior.card,
-        )
-        self.inner, self.axis, self.max_slices = prior, axis, max_slices
-
-    @property
-    def smallest_scale(self) -> float:
-        return self.inner.smallest_scale
+        super().__init__(prior)
+        self.event_shape = (event[0], *plane)
+        self.axis, self.max_slices = axis, max_slices
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         return self._by_slice(self.inner.denoise, x, t)

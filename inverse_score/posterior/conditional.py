@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..prior import Prior
+from ..prior import Prior, Wrapped
 from ..sde import Time
 from .covariance import ratio_of
 from .measurement import Measurement
@@ -16,24 +16,15 @@ from .measurement import Measurement
 LogProb = Callable[[Tensor, Time], Tensor]
 
 
-class ConditionalPrior(Prior):
+class ConditionalPrior(Wrapped):
     """The prior given y: same SDE, units and network, and a denoiser E[x_0 | x_t, y].
 
     Subclasses give `denoise`; score = (alpha denoise - x) / sigma^2 (Tweedie).
     """
 
     def __init__(self, prior: Prior, data: Measurement | None = None):
-        self.inner, self.data = prior, data
-        for name in ("network", "sde", "output", "event_shape", "range", "t_min", "card"):
-            setattr(self, name, getattr(prior, name))
-
-    @property
-    def smallest_scale(self) -> float:
-        return self.inner.smallest_scale
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
+        super().__init__(prior)
+        self.data = data
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no denoiser")

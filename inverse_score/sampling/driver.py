@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..prior import Prior
+from ..prior import Prior, Wrapped
 from ..randomness import START, Noise
 from ..sde import Time, per_item
 from .grid import check_grid
@@ -120,21 +120,12 @@ class Counter:
         self.nfe, self.vjps = 0, 0
 
 
-class _Counted(Prior):
+class _Counted(Wrapped):
     """A view of a prior whose calls are counted; everything else is the prior's own."""
 
     def __init__(self, inner: Prior, counter: Counter):
-        self.inner, self.counter = inner, counter
-        for name in ("network", "sde", "output", "event_shape", "range", "t_min", "card"):
-            setattr(self, name, getattr(inner, name))
-
-    @property
-    def smallest_scale(self) -> float:
-        return self.inner.smallest_scale
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
+        super().__init__(inner)
+        self.counter = counter
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         return self._count(self.inner.denoise(x, t))

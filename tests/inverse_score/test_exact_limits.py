@@ -3,23 +3,11 @@
 import pytest
 import torch
 from gaussian_problem import NOISE, excess, gaussian_prior, half_mask, measurement
+from unnamed_noise import Draws
 
 from inverse_score import solve
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import METHODS, Plan, grid_for
-
-
-class Draws:
-    """Noise without names: one generator, fast for many rows."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(3)
-
-    def __call__(self, like, step, stream=0):
-        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
-
-    def uniform(self, like, step, stream=0):
-        return torch.rand(like.shape, dtype=like.dtype, generator=self.generator)
 
 
 @pytest.fixture(scope="module")

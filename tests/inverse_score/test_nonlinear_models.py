@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from unnamed_noise import Draws
 
 from inverse_score import GaussianMixturePrior, GaussianPrior, solve
 from inverse_score.posterior import METHODS, measure
@@ -13,19 +14,6 @@ from operators.nonlinear import NonlinearOperator
 
 ROOT = 0.5**0.5
 TAKE = ["dps", "red-diff", "daps", "split-gibbs"]
-
-
-class Draws:
-    """Noise without names: one generator, fast for many rows."""
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(3)
-
-    def __call__(self, like, step, stream=0):
-        return torch.randn(like.shape, dtype=like.dtype, generator=self.generator)
-
-    def uniform(self, like, step, stream=0):
-        return torch.rand(like.shape, dtype=like.dtype, generator=self.generator)
 
 
 def matrix(rows):
