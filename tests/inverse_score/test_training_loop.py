@@ -259,6 +259,11 @@ def test_a_trained_prior_is_measured_and_carries_its_card(tmp_path):
     assert again.sde == {"name": "karras", "sigma_max": 9.0}
 
 
+def test_images_that_are_all_the_same_are_refused():
+    with pytest.raises(BadInput, match="the first 3 training images are one and the same"):
+        largest_distance(torch.ones(3, 1, 4, 4))
+
+
 def test_sigma_max_is_by_default_the_largest_distance_between_images(tmp_path):
     prior = train(config(tmp_path / "run", steps=1), dataset=Blobs(6))
     images = torch.stack([Items(Blobs(6), 0, crop=(8, 10), flip=True)[p][0] for p in range(6)])

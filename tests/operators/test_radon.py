@@ -276,3 +276,12 @@ def test_radon_equals_astras_linear_projector():
 def test_impossible_scans_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("n", [16, 17])
+def test_at_0_and_90_degrees_each_bin_of_the_default_detector_sees_one_column_or_row(n):
+    """A uniform square: every ray inside meets n pixels, and none lies on the border."""
+    y = Radon(n, [0.0, math.pi / 2])(torch.ones(1, 1, n, n, dtype=torch.float64))[0, 0]
+    inside = y > 1e-9
+    assert inside.sum(-1).tolist() == [n, n]
+    torch.testing.assert_close(y[inside], torch.full((2 * n,), float(n), dtype=torch.float64))
