@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.linalg import inner
 from operators.linear import LinearOperator
 
 from .posterior import Method, check_noise, method_named
@@ -32,7 +33,7 @@ _PLAN_KEYS = ("sampler", "steps", "kind", "sampler_options")
 
 
 class Diverged(ValueError):
-    """Sampling left the finite numbers: step, time and the last finite x0_hat (in data units)."""
+    """Sampling left all bounds: step, time and the last bounded x0_hat (in data units)."""
 
     def __init__(self, message: str, step: int, time: float, state: Tensor | None):
         super().__init__(message)
@@ -68,7 +69,7 @@ def solve(
     operator.estimate_noise(y). items name the rows for the noise (default 0..B-1), so results do
     not depend on batch_size (rows a chunk; default: by memory). keep_samples=False streams mean
     and std. callback(step, t, x, x0_hat) sees each chunk in u. Bad arguments raise ValueError
-    before the network runs; samples that leave the finite numbers raise Diverged.
+    before the network runs; samples that grow beyond all that prior and data allow raise Diverged.
     """
     prior = _loaded(prior)
     data = measure(prior, y, operator, noise_std)
@@ -184,7 +185,7 @@ def _run_chunk(
     if not times and not job.method.deterministic:
         level, typical = _rounded(data.level[chunk[0][0]]), float(data.typical[chunk[0][0]])
         times = grid_for(prior, level, typical, job.steps, job.kind)
-    guard = _Guard(prior, watch, len(chunk))
+    guard = _Guard(prior, watch, len(chunk), _bound(prior, data))
     plan = Plan(job.sampler, times, job.sampler_options, guard)
     try:
         with torch.no_grad():
@@ -301,19 +302,30 @@ def _prior_share(data: Measurement, x: Tensor, variance: float) -> Tensor:
     return rest.square().flatten(1).sum(1) / power
 
 
-class _Guard:
-    """Stops at the first x0_hat that is not finite and remembers the last that was."""
+def _bound(prior: Prior, data: Measurement) -> float:
+    """An |x| that no sample reaches: 1e4 times the terminal law's size or |W^1/2 y| / |A W^1/2|."""
+    mean, std = prior.sde.terminal((1,))
+    white = data.weights.sqrt() * data.y
+    needed = float((inner(white, white) / data.gain).amax().sqrt())
+    return 1e4 * max(1.0, float(mean.abs().amax() + std), needed if math.isfinite(needed) else 0.0)
 
-    def __init__(self, prior: Prior, watch: _Progress, rows: int):
-        self.prior, self.watch, self.rows = prior, watch, rows
+
+class _Guard:
+    """Stops at the first x0_hat that is not within `bound` and remembers the last that was."""
+
+    def __init__(self, prior: Prior, watch: _Progress, rows: int, bound: float):
+        self.prior, self.watch, self.rows, self.bound = prior, watch, rows, bound
         self.step, self.time, self.state = -1, math.nan, None
 
     def __call__(self, step: int, t: float, x: Tensor, x0_hat: Tensor | None) -> None:
         # Langevin samplers know the state alone.
         seen = x if x0_hat is None else x0_hat
-        if not bool(torch.isfinite(seen).all()):
+        # Of numbers that are not finite the largest is not either.
+        largest = float(seen.abs().amax())
+        if not largest <= self.bound:
+            what = f"{largest:.1e} in size" if math.isfinite(largest) else "not finite"
             raise Diverged(
-                f"the state is not finite at step {step}, t = {t:.6g}; the last finite state is "
+                f"the state is {what} at step {step}, t = {t:.6g}; the last state within bounds is "
                 "kept in this error as `state` (a larger `steps`, or another method, may help)",
                 step,
                 t,

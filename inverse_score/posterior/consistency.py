@@ -65,6 +65,8 @@ class KrylovStep(Consistent):
 
     Chung, Lee & Ye 2024, alg. 1. gamma None (default): v_t of the prior; a number (preset
     "paper": 1, in units where |A| = 1 and W = 1): gamma itself. Exact data: CG on N x = A^T y.
+    iterations: 15 by default, 5 in the paper, whose operators are nearly projections: CT of 30
+    views stays 6 noise standard deviations off its data with 5, 3 with 15 or 40.
     between_slices, penalty, splits: hold the slices of a volume together (the paper's 3-D form),
     as `AlongZ` says.
     """
@@ -77,7 +79,7 @@ class KrylovStep(Consistent):
         data: Measurement,
         *,
         gamma: float | None = None,
-        iterations: int = 5,
+        iterations: int = 15,
         between_slices: float | None = None,
         penalty: str = "tv",
         splits: int = 3,

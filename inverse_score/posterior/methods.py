@@ -279,7 +279,8 @@ METHODS: dict[str, Method] = {
     ),
     "dds": _proximal(
         consistency.KrylovStep, steps=50, needs_noise=False,
-        presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "steps": 50, "kind": "uniform"}},
+        presets={"paper": {"gamma": 1.0, "zeta": 0.85**2, "iterations": 5, "steps": 50,
+                           "kind": "uniform"}},
     ),
     "daps": Method(
         daps.daps, steps=200, nonlinear=True,

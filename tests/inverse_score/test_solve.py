@@ -128,6 +128,21 @@ def test_divergence_stops_and_keeps_the_last_finite_state(problem):
     assert torch.isfinite(caught.value.state).all()
 
 
+def test_finite_samples_far_beyond_prior_and_data_are_divergence_too(problem):
+    _, A, _, y = problem
+    prior = Prior(lambda x, t: -3 * x, VPSDE(), output="x0", event_shape=(1, 4, 4))
+    with pytest.raises(Diverged, match=r"\de\+\d+ in size at step \d+") as caught:
+        solve(y[:1], A, prior, noise_std=NOISE, method="song21", steps=40)
+    assert caught.value.step > 0
+    assert caught.value.state.abs().amax() < 1e5
+
+
+def test_data_of_any_size_are_not_divergence(problem):
+    prior, A, _, y = problem
+    rec = solve(1e8 * y[:1], A, prior, noise_std=0.0, method="ddnm", steps=5)
+    assert rec.mean.abs().amax() > 1e6
+
+
 def test_std_of_one_sample_is_an_error(problem):
     prior, A, _, y = problem
     with pytest.raises(ValueError, match="num_samples >= 2"):
