@@ -72,6 +72,15 @@ class PatchWise(Wrapped):
         return blended
 
 
+def in_patches(prior: Prior, size: int | None, overlap: int | None = None) -> Prior:
+    """The prior itself where size is None, else `PatchWise` of that size."""
+    if size is not None:
+        return PatchWise(prior, size, overlap=overlap)
+    if overlap is not None:
+        raise ValueError(f"overlap is that of patches: give their size too; got overlap {overlap}")
+    return prior
+
+
 def spans(length: int, size: int, overlap: int) -> list[Span]:
     """Evenly spaced patches that cover `length` pixels, with weights that sum to 1 at each."""
     if length <= size:

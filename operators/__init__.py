@@ -17,7 +17,7 @@ from .noise import Transmission, add_gaussian, poisson_transmission
 from .nufft import NonCartesianMRI
 from .resample import Downsample
 from .spectral import SVD, Transform
-from .volume import EachSlice
+from .volume import EachSlice, ItemWise
 
 __all__ = [
     "REC601",
@@ -33,6 +33,7 @@ __all__ = [
     "GaussianBlur",
     "Grayscale",
     "Identity",
+    "ItemWise",
     "LinearOperator",
     "Mask",
     "MotionBlur",

@@ -1,12 +1,49 @@
-"""A 2-D operator applied to every slice of a volume, which is one item."""
+"""Operators of images applied to every slice of a volume, which is one item."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from .linear import LinearOperator
+
+
+class ItemWise(LinearOperator):
+    """y_b = A_b x_b: an operator of its own for every item, such as the slices of a scan.
+
+    operators: of one pair of shapes, each of one item or any (batch 1 or None).
+    """
+
+    _parts = ("operators",)
+
+    def __init__(self, operators: Sequence[LinearOperator]):
+        first = operators[0]
+        for A in operators:
+            if (A.in_shape, A.out_shape) != (first.in_shape, first.out_shape):
+                raise ValueError(f"ItemWise takes operators of one shape; got {first!r} and {A!r}")
+            if A.batch not in (None, 1):
+                raise ValueError(f"ItemWise takes operators of one item each; got {A!r}")
+        super().__init__(first.in_shape, first.out_shape, len(operators))
+        self.operators = list(operators)
+        self.in_complex, self.out_complex = first.in_complex, first.out_complex
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([A.forward(v) for A, v in zip(self.operators, x.split(1), strict=True)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return torch.cat([A.adjoint(v) for A, v in zip(self.operators, y.split(1), strict=True)])
+
+    @property
+    def num_measured(self) -> Tensor:
+        return torch.tensor([int(A.num_measured) for A in self.operators])
+
+    def __getitem__(self, index: Any) -> LinearOperator:
+        """The operators of those items, which may repeat."""
+        chosen = torch.arange(len(self.operators))[index].reshape(-1)
+        return ItemWise([self.operators[i] for i in chosen.tolist()])
 
 
 class EachSlice(LinearOperator):

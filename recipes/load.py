@@ -1,4 +1,8 @@
-"""A recipe from YAML: which one, its prior, its operator's numbers, its method's options."""
+"""A recipe from YAML: which one, its prior, its operator's numbers, its method's options.
+
+Two more sections where they are wanted: `patches: {size: 256, overlap: 64}` for images too large
+for memory, and `volume: {between_slices: 30.0}` for slices held together.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ import torch
 import operators
 from inverse_score.errors import BadInput
 from inverse_score.io.config import build, check_keys, dump_yaml, load_yaml
+from inverse_score.io.priors import load_prior
+from inverse_score.patches import in_patches
+from inverse_score.prior import Prior
 
 from .class_conditional import class_conditional
 from .colorization import colorization
@@ -23,6 +30,7 @@ from .inpainting import inpainting
 from .mri import mri
 from .pictures import read_mask
 from .super_resolution import super_resolution
+from .volume import volume
 
 Name = Literal[
     "mri",
@@ -37,9 +45,25 @@ Name = Literal[
 
 
 @dataclass(frozen=True)
+class Patches:
+    """Denoise patch by patch (`PatchWise`): pixels a side, and of overlap (default a quarter)."""
+
+    size: int
+    overlap: int | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices as one volume (`volume`): the mean |difference| of neighbours, in data units."""
+
+    between_slices: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The YAML's sections. operator: numbers and file names; method: options of `solve`.
 
+    volume goes with mri and ct, whose recipes take a scan's slices as a batch.
     A file can name no code: names resolve through tables, and an unknown key is an error.
     """
 
@@ -47,6 +71,8 @@ class Recipe:
     prior: str
     operator: dict = field(default_factory=dict)
     method: dict = field(default_factory=dict)
+    patches: Patches | None = None
+    volume: Stack | None = None
 
     def text(self) -> str:
         """YAML that `load` reads back."""
@@ -60,17 +86,31 @@ def load(source: str | Path | dict[str, Any]) -> Any:
     recipe = build(Recipe, mapping)
     make, keys = _MAKERS[recipe.recipe]
     check_keys(recipe.operator, keys, "operator")
-    return make(recipe.prior, dict(recipe.operator), dict(recipe.method), folder)
+    made = make(_prior(recipe), dict(recipe.operator), dict(recipe.method), folder)
+    if recipe.volume is None:
+        return made
+    if recipe.recipe not in ("mri", "ct"):
+        raise BadInput(f"volume: slices belong to mri and ct; got recipe {recipe.recipe}")
+    return volume(made, recipe.volume.between_slices)
 
 
-def _mri(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+def _prior(recipe: Recipe) -> str | Prior:
+    """The prior's name, or the prior applied in patches."""
+    if recipe.patches is None:
+        return recipe.prior
+    if recipe.recipe == "class-conditional":
+        raise BadInput("patches: a class is of the whole image")
+    return in_patches(load_prior(recipe.prior), recipe.patches.size, recipe.patches.overlap)
+
+
+def _mri(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
     mask = operator.pop("mask", None)
     if mask is not None:
         mask = read_mask(folder / mask)
     return mri(prior, mask, **operator, **method)
 
 
-def _ct(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+def _ct(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
     for key in ("size", "views"):
         if key not in operator:
             raise BadInput(f"operator.{key} is missing")
@@ -82,13 +122,13 @@ def _ct(prior: str, operator: dict, method: dict, folder: Path) -> Any:
     return ct(prior, radon, **operator, **method)
 
 
-def _inpainting(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+def _inpainting(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
     if "mask" not in operator:
         raise BadInput("operator.mask is missing: a picture, white where the image is known")
     return inpainting(prior, read_mask(folder / operator.pop("mask")), **operator, **method)
 
 
-def _compressed_sensing(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+def _compressed_sensing(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
     missing = [key for key in ("shape", "measurements", "noise_std") if key not in operator]
     if missing:
         raise BadInput(f"operator.{missing[0]} is missing")
@@ -98,7 +138,7 @@ def _compressed_sensing(prior: str, operator: dict, method: dict, folder: Path) 
     return compressed_sensing(prior, A, noise_std=noise_std, **method)
 
 
-def _class(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+def _class(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
     if "label" not in operator:
         raise BadInput("operator.label is missing: the class to draw")
     classifier = operator.pop("classifier", f"{prior}-classifier")
@@ -117,7 +157,7 @@ def _sides(size: Any) -> tuple[int, int]:
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    def make(prior: str, operator: dict, method: dict, folder: Path) -> Any:
+    def make(prior: str | Prior, operator: dict, method: dict, folder: Path) -> Any:
         return function(prior, **operator, **method)
 
     return make
@@ -127,11 +167,12 @@ _SCANNER = (
     "detectors", "geometry", "pixel_size", "detector_spacing", "detector_offset",
     "source_distance", "detector_distance",
 )  # fmt: skip
+_SINOGRAM = ("value", "I0", "mu_water", "noise_std", "metal")
 _MAKERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "mri": (_mri, ("mask", "noise_std", "maps", "scale")),
     "ct": (
         _ct,
-        ("size", "views", "range_degrees", *_SCANNER, "value", "I0", "mu_water", "noise_std"),
+        ("size", "views", "range_degrees", *_SCANNER, *_SINOGRAM),
     ),
     "inpainting": (_inpainting, ("mask", "noise_std", "paper")),
     "colorization": (_plain(colorization), ("weights", "noise_std", "paper")),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.posterior.covariance import pixel_variance
-from inverse_score.posterior.measurement import measure
+from inverse_score.posterior.measurement import Measurement, measure
 from inverse_score.posterior.methods import METHODS
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction, solve
@@ -58,6 +58,31 @@ class Problem:
         """A^T (y - A u) in the image's units, for x (B, *event) in them."""
         u = x / self.to_units(torch.ones_like(x))
         return self.to_units(self.operator.T(self.y - self.operator(u)))
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """(B,): |y - A u|^2 / (noise_std^2 num_measured) of x (B, *event) in the image's units."""
+        data = Measurement(self.operator, self.y, self.noise_std)
+        u = x / self.to_units(torch.ones_like(x))
+        count = torch.as_tensor(self.operator.num_measured, device=u.device)
+        return -2 * data.log_likelihood(u) / count
+
+    def at_scale(self, scale: float) -> Problem:
+        """The same problem with u in units of this scale: y and its noise follow."""
+        ratio = self.scale / scale
+
+        def rescaled(v: Tensor) -> Tensor:
+            return v * ratio.to(v.real).reshape(-1, *[1] * (v.ndim - 1))
+
+        noise_std = self.noise_std
+        if not isinstance(noise_std, Tensor) or noise_std.ndim == 0:
+            noise_std = torch.as_tensor(noise_std, dtype=ratio.dtype).expand(len(self.y))
+        return replace(
+            self,
+            y=rescaled(self.y),
+            noise_std=rescaled(noise_std),
+            scale=torch.full_like(self.scale, scale),
+            facts={**self.facts, "scale": [scale] * len(self.y)},
+        )
 
     def prior_part(self, x: Tensor, prior: Prior) -> Tensor:
         """x - R x, R = (A^T W A + I / v)^-1 A^T W A: what the data did not determine of x.

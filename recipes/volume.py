@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from inverse_score.errors import BadInput
 from inverse_score.prior import SliceWise
 from inverse_score.solver import Reconstruction
-from operators.volume import EachSlice
+from operators.volume import EachSlice, ItemWise
 
 from .problem import Problem
 
@@ -47,6 +48,30 @@ class Volume:
         options = {**coupling, **self.recipe.options, **self.options, **options}
         whole = as_volume(self.recipe.prepare(slices))
         return whole.solve(SliceWise(prior), num_samples=num_samples, seed=seed, **options)
+
+
+def at_one_scale(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems of a slice each, in units of the median of their scales."""
+    scale = float(torch.cat([problem.scale for problem in problems]).double().median())
+    if all(bool((problem.scale == scale).all()) for problem in problems):
+        return list(problems)
+    return [problem.at_scale(scale) for problem in problems]
+
+
+def stacked(problems: Sequence[Problem]) -> Problem:
+    """One problem whose items are these slices, each a problem of one; see `as_volume`."""
+    first = problems[0]
+    noise_std = [torch.as_tensor(problem.noise_std) for problem in problems]
+    if noise_std[0].ndim == 0:
+        noise_std = [value[None] for value in noise_std]
+    return replace(
+        first,
+        operator=ItemWise([problem.operator for problem in problems]),
+        y=torch.cat([problem.y for problem in problems]),
+        noise_std=torch.cat(noise_std),
+        scale=torch.cat([problem.scale for problem in problems]),
+        first_look=torch.cat([problem.first_look for problem in problems]),
+    )
 
 
 def as_volume(problem: Problem) -> Problem:

@@ -10,7 +10,8 @@ from ..io.names import printable
 from .progress import duration
 
 if TYPE_CHECKING:
-    from .plan import Plan, Request, Task
+    from .plan import Plan, Task
+    from .request import Request
 
 DEFAULT_STEPS = {"fast": 40, "accurate": 60}
 

@@ -40,6 +40,8 @@ class ImageRequest:
     blur: float = 2.0
     factor: int = 2
     size: int = 28
+    patch: int | None = None
+    overlap: int | None = None
 
     def options(self) -> dict[str, Any]:
         """Those that go to `solve`."""
@@ -55,6 +57,8 @@ def reconstruct_images(request: ImageRequest) -> dict[str, Any]:
     if request.operator == "class":
         if request.pictures:
             raise BadInput("--operator class draws from the prior and takes no picture")
+        if request.patch is not None:
+            raise BadInput("--operator class is of the whole image: leave out --patch")
         found = [_drawn(request)]
     else:
         if not request.pictures:
@@ -150,8 +154,9 @@ def _prior_and_picture(
     read: Callable[..., Tensor] = read_colours if ignore_alpha else read_picture
     if request.prior is not None:
         from ..io.priors import load_prior
+        from ..patches import in_patches
 
-        prior = load_prior(request.prior)
+        prior = in_patches(load_prior(request.prior), request.patch, request.overlap)
         return prior, read(path, prior.channels)
     image = read(path)
     # Grey pictures go through the colour prior too: the digits' prior knows nothing else.
@@ -160,11 +165,12 @@ def _prior_and_picture(
 
 def _prior(request: ImageRequest, channels: int) -> Prior:
     from ..io.priors import load_prior, shipped_priors
+    from ..patches import in_patches
 
     name = request.prior or "photo-patches"
     if request.prior is None and name not in shipped_priors():
         raise BadPrior(f"no prior of {channels} channels ships with this version; give --prior")
-    return load_prior(name)
+    return in_patches(load_prior(name), request.patch, request.overlap)
 
 
 def _written(

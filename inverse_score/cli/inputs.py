@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..io.scan import Scan
-    from .plan import Request
+    from .request import Request
 
 _SUFFIXES = (".h5", ".hdf5", ".mrd", ".npz", ".npy", ".cfl", ".ra", ".dat", ".nii", ".nii.gz")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")

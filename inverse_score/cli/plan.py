@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, BadPrior
-from .images import OPERATORS
+from .request import CHANNELS, Request
 
 if TYPE_CHECKING:
     import torch
@@ -21,59 +21,6 @@ if TYPE_CHECKING:
 
 # Samples of one work unit. Part of a run's identity, like the seed: never chosen by memory.
 CHUNK = 4
-CHANNELS = {"mri": 2, "ct": 1}
-
-
-@dataclass
-class Request:
-    """The command line of `reconstruct`, parsed."""
-
-    scans: list[str]
-    operator: str = "mri"
-    acc: float | None = None
-    mask: str | None = None
-    prior: str | None = None
-    samples: int = 8
-    method: str = "auto"
-    steps: int | None = None
-    budget: str | None = None
-    baseline: str = "tikhonov"
-    noise_std: float | None = None
-    withheld: bool = False
-    maps: str | None = None
-    out: Path = Path("reconstructions")
-    device: str = "auto"
-    seed: int = 0
-    slices: str | None = None
-    nan: str = "refuse"
-    key: str | None = None
-    axes: str | None = None
-    format_out: list[str] = field(default_factory=list)
-    keep_phi: bool = False
-    allow_no_geometry: bool = False
-    shard: tuple[int, int] = (1, 1)
-    resume: bool = False
-    overwrite: bool = False
-    keep_going: bool = False
-    hash_names: bool = False
-    keep_samples: bool = True
-    pages: bool = True
-    quiet: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"--samples must be at least 1; got {self.samples}")
-        if self.operator not in CHANNELS and not self.custom:
-            known = ", ".join((*CHANNELS, *OPERATORS, "package.module:factory"))
-            raise ValueError(f"--operator must be one of {known}; got {self.operator!r}")
-        if not self.scans:
-            raise ValueError("no scan given: name files, folders or patterns")
-
-    @property
-    def custom(self) -> bool:
-        """Whether the operator is one of the user's own, package.module:factory."""
-        return ":" in self.operator
 
 
 @dataclass
@@ -110,7 +57,11 @@ class Plan:
         """Options of `solve` that every unit has in common."""
         r = self.request
         steps = {} if r.steps is None else {"steps": r.steps}
-        return {"method": r.method, "budget": self.budget, "seed": r.seed, **steps, **r.options}
+        held = {}
+        if r.couple_z is not None:
+            held = {"between_slices": r.couple_z / self.prior.range[0]}
+        fixed = {"method": r.method, "budget": self.budget, "seed": r.seed}
+        return {**fixed, **steps, **held, **r.options}
 
     def config(self) -> dict[str, Any]:
         """What the result depends on; two runs of one config and input give the same bytes."""
@@ -121,8 +72,8 @@ class Plan:
 
         r = self.request
         keys = ("operator", "acc", "samples", "method", "steps", "baseline", "noise_std",
-                "withheld", "maps", "seed", "nan", "key", "axes", "keep_samples",
-                "options")  # fmt: skip
+                "withheld", "maps", "metal", "patch", "overlap", "couple_z", "seed", "nan", "key",
+                "axes", "keep_samples", "options")  # fmt: skip
         return {
             **{key: getattr(r, key) for key in keys},
             "mask": hashlib.sha256(b"".join(
@@ -160,6 +111,7 @@ def make_plan(request: Request) -> Plan:
     from ..io.commits import sha256_file
     from ..io.priors import find_prior, load_prior
     from ..io.results import unique_names
+    from ..patches import in_patches
     from .inputs import expand
     from .own_operator import own_factory
 
@@ -176,12 +128,15 @@ def make_plan(request: Request) -> Plan:
         for recipe, name, sha in zip(recipes, unique_names(stems, hashes), hashes, strict=True)
     ]
     source = request.prior or default_prior(request.operator)
-    prior = _quick(load_prior(source, device), device)
+    quick = _quick(load_prior(source, device), device)
+    prior = in_patches(quick, request.patch, request.overlap)
     path = find_prior(source)
     for task in tasks:
         check_fit(prior, task.recipe, path.stem)
         if request.withheld and task.recipe.lines is None:
             raise ValueError("--withheld needs lines or views to withhold: --operator mri or ct")
+        if request.couple_z is not None and len(task.slices) < 2:
+            raise BadInput(f"{task.recipe.scan.name}: --couple-z needs two slices; it has 1")
     # A vector-Jacobian product costs three forward passes: too much for a CPU.
     budget = request.budget or ("fast" if device.type == "cpu" else "accurate")
     source_sha = None if factory is None else factory.sha256
@@ -262,7 +217,7 @@ def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe
     mask: Any = request.mask
     if mask is not None and Path(mask).exists():
         mask = read_mask(Path(mask))
-    options = {key: getattr(request, key) for key in ("noise_std", "maps")}
+    options = {key: getattr(request, key) for key in ("noise_std", "maps", "metal")}
     options = {key: value for key, value in options.items() if value is not None}
     options |= {"acc": request.acc, "mask": mask, "seed": request.seed}
     if factory is not None:

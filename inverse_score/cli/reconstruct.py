@@ -14,7 +14,8 @@ import typer
 from . import Interrupted, app
 
 if TYPE_CHECKING:
-    from .plan import Plan, Request
+    from .plan import Plan
+    from .request import Request
 
 
 @app.command()
@@ -40,6 +41,14 @@ def reconstruct(
     withheld: bool = typer.Option(False, help="Check the prior on a tenth of the measured lines, "
                                   "withheld: costs 19 more samples of the middle slice."),
     maps: str | None = typer.Option(None, help="Coil maps: espirit or low-resolution."),
+    metal: float | None = typer.Option(None, help="ct: leave out rays through what is above so "
+                                       "many HU in the filtered back-projection, as 3000."),
+    patch: int | None = typer.Option(None, help="Show the prior patches of so many pixels a "
+                                     "side: for images too large for memory, or for the prior."),
+    overlap: int | None = typer.Option(None, help="Pixels that patches share; default a quarter."),
+    couple_z: float | None = typer.Option(None, help="Hold slices together (by dds): the mean "
+                                          "|difference| of neighbours, in HU (mri: shares of the "
+                                          "image's scale)."),
     recipe: Path | None = typer.Option(None, help="YAML with any of these options."),
     out: Path = typer.Option(Path("reconstructions"), "--out", "-o", help="Folder of the outputs."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
@@ -80,7 +89,7 @@ def reconstruct(
         wanted = {key: chosen[key] for key in images.ImageRequest.__annotations__}
         images.print_summary(images.reconstruct_images(images.ImageRequest(**wanted)), json_)
         return
-    from .plan import Request
+    from .request import Request
 
     scans = scans or []
     given = {key: value for key, value in locals().items() if key in Request.__annotations__}
@@ -117,7 +126,7 @@ def run(request: Request) -> dict[str, Any] | None:
     from .plan import make_plan
     from .progress import Progress
     from .resources import use_cores
-    from .work import Worker
+    from .work import worker_of
 
     group = Group(request)
     use_cores(group.local_size)
@@ -140,11 +149,11 @@ def run(request: Request) -> dict[str, Any] | None:
         with folder.lock(index, count):
             if request.resume and index == 1:
                 folder.sweep()
-            mine = folder.share(index, count)
+            mine = folder.share(index, count, whole=request.couple_z is not None)
             there = len(mine) - len(folder.missing(mine))
             progress = Progress(len(mine), there, quiet=request.quiet)
             progress.note(_opening(plan, folder, index, count))
-            worker = Worker(plan, folder, progress)
+            worker = worker_of(plan, folder, progress)
             worker.seconds["opening"] = time.perf_counter() - began
             worker.run(mine)
             return group.last(lambda: _conclude(plan, folder, worker))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from recipes.problem import Problem
 
+    from ..prior import Prior
     from .plan import Plan, Task
     from .progress import Progress
 
@@ -58,25 +59,38 @@ class Worker:
 
     def run(self, units: list[Unit]) -> None:
         """Compute and commit what is missing of these; with keep_going, failures are recorded."""
-        for unit in self.folder.missing(units):
+        for group in self.groups(self.folder.missing(units)):
             try:
-                arrays, facts = self.compute(unit)
-                began = time.perf_counter()
-                self.folder.save(unit, arrays, facts)
-                self.seconds["writing"] += time.perf_counter() - began
+                for unit, problem, rec in self.solved(group):
+                    arrays, facts = self.described(unit, problem, rec)
+                    began = time.perf_counter()
+                    self.folder.save(unit, arrays, facts)
+                    self.seconds["writing"] += time.perf_counter() - began
             except (BadInput, PartialFailure) as error:
                 if not self.plan.request.keep_going:
                     raise
-                self.folder.fail(unit, printable(error))
+                for unit in self.folder.missing(group):
+                    self.folder.fail(unit, printable(error))
                 self.progress.note(f"failed: {printable(error)}")
-            self.progress.step("units")
+            for _ in group:
+                self.progress.step("units")
 
-    def compute(self, unit: Unit) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def groups(self, units: list[Unit]) -> list[list[Unit]]:
+        """Units that are solved together: each alone."""
+        return [[unit] for unit in units]
+
+    def solved(self, group: list[Unit]) -> Iterator[tuple[Unit, Problem, Any]]:
+        """(unit, its problem, its samples) of a group."""
+        for unit in group:
+            problem = self._problem(unit)
+            yield unit, problem, self._solve(problem, unit, self.plan.prior)
+
+    def described(
+        self, unit: Unit, problem: Problem, rec: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Samples of a unit with what the volume needs beside them; chunk 0 adds the baselines."""
         task, plan = self.plan.tasks[unit.scan], self.plan
-        problem = self._problem(unit)
         began = time.perf_counter()
-        rec = self._solve(problem, unit)
         samples = rec.samples[:, 0]
         mean = samples.mean(0, keepdim=True)
         recipe = task.recipe
@@ -100,7 +114,7 @@ class Worker:
                 if plan.request.withheld:
                     facts |= withheld_facts(problem, plan, task)
         self.seconds["network"] += rec.seconds
-        self.seconds["rest"] += time.perf_counter() - began - rec.seconds
+        self.seconds["rest"] += time.perf_counter() - began
         return arrays, facts
 
     def _problem(self, unit: Unit) -> Problem:
@@ -114,7 +128,7 @@ class Worker:
             self._last = (key, problem)
         return self._last[1]
 
-    def _solve(self, problem: Problem, unit: Unit) -> Any:
+    def _solve(self, problem: Problem, unit: Unit, prior: Prior) -> Any:
         """solve, in smaller batches where memory does not suffice: same samples to rounding."""
         from ..solver import Diverged
 
@@ -122,7 +136,7 @@ class Worker:
         while True:
             try:
                 return problem.solve(
-                    self.plan.prior,
+                    prior,
                     num_samples=count,
                     items=[self.plan.item(unit.scan, unit.slice, unit.chunk)],
                     batch_size=batch_size,
@@ -150,6 +164,15 @@ class Worker:
 
     def _where(self, unit: Unit) -> str:
         return f"{self.plan.tasks[unit.scan].name}, slice {unit.slice}"
+
+
+def worker_of(plan: Plan, folder: RunFolder, progress: Progress) -> Worker:
+    """The worker of this plan: slice by slice, or volumes held together along z."""
+    if plan.request.couple_z is None:
+        return Worker(plan, folder, progress)
+    from .coupled import CoupledWorker
+
+    return CoupledWorker(plan, folder, progress)
 
 
 def slice_results(

@@ -153,9 +153,15 @@ class RunFolder:
     def missing(self, units: Iterable[Unit] | None = None) -> list[Unit]:
         return [unit for unit in (self.units if units is None else units) if not self.done(unit)]
 
-    def share(self, index: int, count: int) -> list[Unit]:
-        """Units of shard index (from 1) of count: every one in exactly one shard."""
-        return self.units[index - 1 :: count]
+    def share(self, index: int, count: int, *, whole: bool = False) -> list[Unit]:
+        """Units of shard index (from 1) of count: every one in exactly one shard.
+
+        whole: the slices of a scan stay together, chunk by chunk.
+        """
+        if not whole:
+            return self.units[index - 1 :: count]
+        groups = sorted({(unit.scan, unit.chunk) for unit in self.units})[index - 1 :: count]
+        return [unit for unit in self.units if (unit.scan, unit.chunk) in groups]
 
     def sweep(self) -> list[str]:
         """Remove damaged, foreign and half-written unit files; returns the names of damaged ones.

@@ -15,6 +15,7 @@ from operators import (
     GaussianBlur,
     Grayscale,
     Identity,
+    ItemWise,
     LinearOperator,
     Mask,
     MotionBlur,
@@ -77,6 +78,8 @@ def zoo(H, W):
         "stack of many shapes": vstack([Identity((2, H, W)), CartesianMRI(masks[1])]),
         "slices": EachSlice(radon, 3),
         "slices, each its own": EachSlice(items, 2),
+        "operators per item": ItemWise([items[0], items[1]]),
+        "slices, each an operator": EachSlice(ItemWise([radon, 2.0 * radon, radon]), 3),
         "function": LinearOperator.from_function(
             lambda x: x.cumsum(-1)[..., ::2], (2, H, W), dtype=torch.float64
         ),
