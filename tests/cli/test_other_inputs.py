@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from command_line import command, tiny_prior
+from command_line import command
 from scan_files import ellipse
 
 from inverse_score.io.pictures import png
@@ -14,20 +14,10 @@ from recipes.benchmarks.format_samples import dicom_slice
 QUICK = ("--steps", 2, "--samples", 2, "--baseline", "none", "--no-pages", "--quiet", "--json")
 
 
-@pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("priors")
-    return {
-        "mri": tiny_prior(folder / "mri.safetensors"),
-        "ct": tiny_prior(folder / "ct.safetensors", 1, scale=1000.0),
-        "grey": tiny_prior(folder / "grey.safetensors", 1),
-    }
-
-
 @pytest.fixture
-def reconstruct(capsys, priors, tmp_path):
+def reconstruct(capsys, tiny_priors, tmp_path):
     def run(source, *arguments, prior="mri", out="out"):
-        return command(capsys, "reconstruct", source, "--prior", priors[prior], "-o",
+        return command(capsys, "reconstruct", source, "--prior", tiny_priors[prior], "-o",
                        tmp_path / out, *QUICK, *arguments)  # fmt: skip
 
     return run

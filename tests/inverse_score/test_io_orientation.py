@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from command_line import command, tiny_prior
+from command_line import command
 from scan_files import coil_maps
 
 from inverse_score.io.bart import write_bart
@@ -54,19 +54,10 @@ def place(scan) -> np.ndarray:
     return (scan.affine @ (j, i, k, 1))[:3]
 
 
-@pytest.fixture(scope="module")
-def priors(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("priors")
-    return {
-        "mri": tiny_prior(folder / "mri.safetensors"),
-        "ct": tiny_prior(folder / "ct.safetensors", 1, scale=1000.0),
-    }
-
-
 @pytest.fixture
-def reconstruct(capsys, priors, tmp_path):
+def reconstruct(capsys, tiny_priors, tmp_path):
     def run(source, *arguments, prior="mri"):
-        done = command(capsys, "reconstruct", source, "--prior", priors[prior], "-o",
+        done = command(capsys, "reconstruct", source, "--prior", tiny_priors[prior], "-o",
                        tmp_path / "out", *QUICK, *arguments)  # fmt: skip
         assert done.code == 0, done.err
         names = json.loads(done.out)["scans"][0]["exports"]
@@ -157,8 +148,8 @@ def test_without_geometry_the_marker_keeps_its_row_and_column(reconstruct, tmp_p
         np.testing.assert_allclose(marker(scan), (0, 6, 5), atol=0.7)
 
 
-def test_dicom_without_geometry_is_refused_before_the_work(capsys, priors, tmp_path):
-    done = command(capsys, "reconstruct", fastmri(tmp_path), "--prior", priors["mri"], "-o",
+def test_dicom_without_geometry_is_refused_before_the_work(capsys, tiny_priors, tmp_path):
+    done = command(capsys, "reconstruct", fastmri(tmp_path), "--prior", tiny_priors["mri"], "-o",
                    tmp_path / "out", *QUICK)  # fmt: skip
     assert done.code == 3
     assert "no geometry" in done.err
