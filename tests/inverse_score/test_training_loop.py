@@ -17,6 +17,7 @@ from torch import nn
 from inverse_score import load_prior
 from inverse_score.errors import BadInput, OutOfResources
 from inverse_score.io.priors import load_classifier, read_header
+from inverse_score.networks.unet import UNet
 from inverse_score.training import OptimizerConfig, train
 from inverse_score.training.config import load_config
 from inverse_score.training.items import Items, positions
@@ -340,6 +341,20 @@ def test_a_mistake_in_the_configuration_is_named_before_training(tmp_path, chang
     settings = config(tmp_path / "run", steps=1)
     with pytest.raises(ValueError, match=says):
         train({**settings, **change}, dataset=blobs)
+
+
+def test_widths_without_a_name_are_those_of_the_default_network(tmp_path):
+    """`--set network.widths=[8]` means a narrower U-Net, which runs as if it were named."""
+    unnamed = config(tmp_path / "unnamed", steps=2)
+    del unnamed["network"]["name"]
+    one, other = (
+        train(unnamed, dataset=blobs),
+        train(config(tmp_path / "named", steps=2), dataset=blobs),
+    )
+    assert type(one.network) is type(other.network) is UNet
+    assert one.network.config["widths"] == [8, 8]
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 class Poisoned(nn.Module):
