@@ -86,12 +86,10 @@ def load(source: str | Path | dict[str, Any]) -> Any:
     recipe = build(Recipe, mapping)
     make, keys = _MAKERS[recipe.recipe]
     check_keys(recipe.operator, keys, "operator")
-    made = make(_prior(recipe), dict(recipe.operator), dict(recipe.method), folder)
-    if recipe.volume is None:
-        return made
-    if recipe.recipe not in ("mri", "ct"):
+    if recipe.volume is not None and recipe.recipe not in ("mri", "ct"):
         raise BadInput(f"volume: slices belong to mri and ct; got recipe {recipe.recipe}")
-    return volume(made, recipe.volume.between_slices)
+    made = make(_prior(recipe), dict(recipe.operator), dict(recipe.method), folder)
+    return made if recipe.volume is None else volume(made, recipe.volume.between_slices)
 
 
 def _prior(recipe: Recipe) -> str | Prior:

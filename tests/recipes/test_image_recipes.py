@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import recipes
-from inverse_score import VPSDE, GaussianPrior
+from inverse_score import VPSDE, GaussianPrior, PatchWise
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.randomness import Noise
 from operators import REC601, CompressedSensing, Downsample, GaussianBlur
@@ -173,6 +173,40 @@ def test_a_yaml_recipe_of_a_class_draws_images_of_the_size_it_names(tmp_path):
     path.write_text(text + "operator: {label: 3}\n")
     with pytest.raises(BadInput, match=r"give size=\(H, W\)"):
         recipes.load(path)(1)
+
+
+def test_a_yaml_recipe_couples_slices_and_denoises_in_patches(tmp_path, tiny_priors):
+    path = tmp_path / "r.yaml"
+    text = f"recipe: ct\nprior: {tiny_priors['ct']}\noperator: {{size: 20, views: 12}}\n"
+    path.write_text(
+        text + "method: {steps: 2}\nvolume: {between_slices: 30}\npatches: {size: 16}\n"
+    )
+    recipe = recipes.load(path)
+    assert recipe.between_slices == 30.0
+    patches = recipe.recipe.prior
+    assert (type(patches), patches.size, patches.overlap) == (PatchWise, 16, 4)
+    sinograms = recipe.recipe.radon(torch.zeros(3, 1, 20, 20)) + 0.1 * torch.rand(3, 1, 12, 1)
+    rec = recipe(sinograms + 0.01 * torch.randn(sinograms.shape), num_samples=2)
+    assert rec.samples.shape == (2, 1, 1, 3, 20, 20)
+    assert rec.method.startswith("dds")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipe: deblurring\nvolume: {between_slices: 1.0}", "slices belong to mri and ct"),
+        ("recipe: mri\nvolume: {between_slice: 1.0}", "did you mean 'between_slices'"),
+        ("recipe: mri\nvolume: {}", "volume.between_slices is missing"),
+        ("recipe: mri\npatchs: {size: 16}", "did you mean 'patches'"),
+        ("recipe: mri\npatches: {sizes: 16}", "did you mean 'size'"),
+        ("recipe: class-conditional\npatches: {size: 16}", "a class is of the whole image"),
+    ],
+)
+def test_patches_and_volumes_that_make_no_sense_are_refused(tmp_path, tiny_priors, text, message):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"{text}\nprior: {tiny_priors['mri']}\n")
+    with pytest.raises(BadInput, match=message):
+        recipes.load(path)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
