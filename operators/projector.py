@@ -74,40 +74,49 @@ class Projector:
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H W) -> (B, R)."""
-        return torch.cat([self._forward(items) for items in x.split(_ITEMS)])
+        return _joined([self._forward(items) for items in x.split(_ITEMS)])
 
     def _forward(self, x: Tensor) -> Tensor:
-        batch, pixels = x.shape[0], x.T.contiguous()
+        batch, pixels = x.shape[0], _transposed(x)
         rows = x.new_empty(self.num_rows, self.copies * batch)
         if self.stored:
             rows[: self.num_stored] = self.stored.forward(pixels)
         if len(self.free):
             rows[self.num_stored :] = self.free.forward(pixels)
-        flat = rows.reshape(-1, batch)
         if batch == 1:
-            return flat.flatten().index_select(0, self.slot)[None]
-        return flat.index_select(0, self.slot).T.contiguous()
+            return rows.flatten().index_select(0, self.slot)[None]
+        return _transposed(rows.view(-1, batch).index_select(0, self.slot))
 
     def adjoint(self, y: Tensor) -> Tensor:
         """(B, R) -> (B, H W)."""
-        return torch.cat([self._adjoint(items) for items in y.split(_ITEMS)])
+        return _joined([self._adjoint(items) for items in y.split(_ITEMS)])
 
     def _adjoint(self, y: Tensor) -> Tensor:
         batch = y.shape[0]
         if self.repeated:
             flat = y.new_zeros(self.num_rows * self.copies, batch)
-            flat.index_add_(0, self.slot, y.T.contiguous())
+            flat.index_add_(0, self.slot, _transposed(y))
         else:
             padded = torch.cat([y, y.new_zeros(batch, 1)], 1)
-            if batch == 1:
-                flat = padded.flatten().index_select(0, self.source)
-            else:
-                flat = padded.T.contiguous().index_select(0, self.source)
+            padded = padded.flatten() if batch == 1 else _transposed(padded)
+            flat = padded.index_select(0, self.source)
         rows = flat.reshape(self.num_rows, self.copies * batch)
         images = self.stored.adjoint(rows[: self.num_stored]) if self.stored else 0
         if len(self.free):
             images = images + self.free.adjoint(rows[self.num_stored :])
-        return images.T.contiguous()
+        return _transposed(images)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _transposed(matrix: Tensor) -> Tensor:
+    """matrix.T, contiguous; copied by the threads that `contiguous` leaves idle."""
+    if 1 in matrix.shape:
+        return matrix.reshape(matrix.shape[::-1])
+    long = matrix.shape[1] > matrix.shape[0]
+    return torch.stack(matrix.unbind(), 1) if long else torch.stack(matrix.unbind(1))
 
 
 def _split(

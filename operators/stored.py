@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-# Entries of a tile's turned copies: 1 MB in float32 for a batch of 8.
-_TILE = 1 << 15
+# Entries of a tile's turned copies: 1.5 MB in float32 for a batch of 8.
+_TILE = 3 << 14
 # Rays whose weights are made at once: what set-up needs beside the weights that stay.
 _RAYS = 2048
 
@@ -101,41 +101,51 @@ class StoredRays:
         columns = self.copies * x.shape[1]
         x = x[:, 0] if x.shape[1] == 1 else x
         parts = x.new_empty(len(self.segments), columns)
+        # One buffer for all tiles: the system hands out fresh memory slower than it is filled.
+        buffer = x.new_empty(max(len(tile.source) for tile in self.tiles), *x.shape[1:])
         start = 0
         for tile in self.tiles:
-            turned = x.index_select(0, tile.source).reshape(-1, columns)
-            stop = start + len(tile.rows)
-            parts[start:stop] = _product(tile.by_rays, turned)
+            turned, stop = buffer[: len(tile.source)], start + len(tile.rows)
+            torch.index_select(x, 0, tile.source, out=turned)
+            _product(tile.by_rays, turned.view(-1, columns), parts[start:stop])
             start = stop
         return embedding_bag(self.segments, parts, self.ends, mode="sum", include_last_offset=True)
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """(R, copies B) -> (H W, B)."""
         batch = rows.shape[1] // self.copies
+        images, start = rows.new_empty(len(self.raster), batch), 0
+        for tile, turned in zip(self.tiles, self._turned(rows), strict=True):
+            stop = start + len(tile.place)
+            images[start:stop] = _gathered(turned.view(-1, batch), tile.place)
+            start = stop
+        if batch == 1:
+            return images[:, 0].index_select(0, self.raster)[:, None]
+        return images.index_select(0, self.raster)
+
+    def _turned(self, rows: Tensor) -> Iterator[Tensor]:
+        """Each tile's images turned, (P, copies B), valid until the next is asked for."""
         if self.tiles[0].by_pixels is None:
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                turned = pool.map(lambda tile: _scattered(tile, rows), self.tiles)
+                yield from pool.map(lambda tile: _scattered(tile, rows), self.tiles)
         else:
-            turned = (_product(tile.by_pixels, rows) for tile in self.tiles)
-        pairs = zip(self.tiles, turned, strict=True)
-        images = torch.cat(
-            [_gathered(image.reshape(-1, batch), tile.place) for tile, image in pairs]
-        )
-        return images.index_select(0, self.raster)
+            for tile in self.tiles:
+                yield _product(tile.by_pixels, rows)
 
 
 def _gathered(table: Tensor, place: Tensor) -> Tensor:
     """table[place].sum(1): (N, B) and (P, copies) -> (P, B)."""
-    if table.shape[1] == 1:
-        return table.flatten().index_select(0, place.flatten()).view(place.shape).sum(1)[:, None]
-    return embedding_bag(place, table, mode="sum")
+    if table.shape[1] > 1:
+        return embedding_bag(place, table, mode="sum")
+    shown = table[:, 0].index_select(0, place.view(-1)).view(place.shape)
+    return shown @ table.new_ones(place.shape[1], 1)
 
 
-def _product(matrix: Tensor, dense: Tensor) -> Tensor:
+def _product(matrix: Tensor, dense: Tensor, out: Tensor | None = None) -> Tensor:
     """matrix @ dense, for many columns in float32 on a CPU by the kernel of embedding bags."""
     if dense.device.type != "cpu" or dense.dtype != torch.float32 or dense.shape[1] < 12:
-        return matrix @ dense
-    return embedding_bag(
+        return torch.mm(matrix, dense, out=out)
+    product = embedding_bag(
         matrix.col_indices(),
         dense,
         matrix.crow_indices(),
@@ -143,6 +153,7 @@ def _product(matrix: Tensor, dense: Tensor) -> Tensor:
         per_sample_weights=matrix.values(),
         include_last_offset=True,
     )
+    return product if out is None else out.copy_(product)
 
 
 def _scattered(tile: Tile, rows: Tensor) -> Tensor:
