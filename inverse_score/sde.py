@@ -22,13 +22,19 @@ Time = Any  # float -> float, Tensor -> Tensor of the same shape, dtype and devi
 
 
 def _of_time(function: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Time], Time]:
-    """Let a function written for tensors take and return Python floats in double precision."""
+    """Let a function written for tensors take and return Python floats in double precision.
+
+    A sampler asks for the same few times again and again, so floats' answers are kept: SDEs are
+    frozen, and a tensor operation on one number costs as much as a pass over a small image.
+    """
+
+    @functools.lru_cache(maxsize=4096)
+    def of_float(self: Any, t: float) -> float:
+        return function(self, torch.tensor(t, dtype=torch.float64)).item()
 
     @functools.wraps(function)
     def wrapped(self: Any, t: Time) -> Time:
-        if isinstance(t, Tensor):
-            return function(self, t)
-        return function(self, torch.tensor(float(t), dtype=torch.float64)).item()
+        return function(self, t) if isinstance(t, Tensor) else of_float(self, float(t))
 
     return wrapped
 

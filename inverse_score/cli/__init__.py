@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from ..memory import keep_freed_memory
+
 app = typer.Typer(
     name="inverse-score",
     help="Inverse problems with score-based diffusion priors: MRI, CT and images.",
@@ -44,6 +46,7 @@ def main() -> None:
     # Threads that spin at a barrier beside a neighbour's load make small steps 10 times slower;
     # OpenMP reads this once, when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except SystemExit:
