@@ -8,6 +8,7 @@ prior and the exact C. The three classes differ in what they take for C.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -62,12 +63,13 @@ class SpectrumMatching(ConditionalPrior):
     """C = F^T diag(c) F with the prior's held-out error spectrum c at this noise level.
 
     Never differentiates the network. With N = A^T W A the step is
-    F^T s (s F N F^T s + s^2 / c)^-1 s F A^T W (y - A x0_hat), s^2 = c / (1 + c d), d the diagonal
-    of N in F: CG on a matrix that is I plus N's off-diagonal part, exact at once where N is
-    diagonal in the DCT too. In these coordinates the error of a unit is about one standard
-    deviation of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the
-    prior's pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is
-    about v, where details are decided, so early steps need no digits.
+    F^T S (S^T F N F^T S + S^T S / c)^-1 S^T F A^T W (y - A x0_hat), S S^T = (1 / c + d)^-1, d the
+    diagonal of N in F, or its blocks over the channels where A mixes them: CG on a matrix that is I
+    plus the rest of N, exact at once where N has no more in the DCT either. In these coordinates
+    the error of a unit is about one standard deviation of x_0 given x_t and y. CG stops an item at
+    RMS residual tol sqrt(1 + r^2 / v), v the prior's pixel variance: what is wrong at
+    r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v, where details are decided, so
+    early steps need no digits.
     """
 
     def __init__(
@@ -96,18 +98,18 @@ class SpectrumMatching(ConditionalPrior):
         x0_hat = self.inner.denoise(x, t)
         r = self.sde.ratio(t)
         c = F.at(r, x)
-        s = (c / (1 + c * self.diagonal)).sqrt()
-        rest = 1 / (1 + c * self.diagonal)
+        root, white = c.sqrt(), whitening(c, self.diagonal)
 
         def matrix(z: Tensor) -> Tensor:
-            return s * F.forward(data.normal(F.inverse(s * z))) + rest * z
+            v = white(z)
+            return white(root * F.forward(data.normal(F.inverse(root * v))) + v)
 
-        b = s * F.forward(data.gradient(x0_hat))
+        b = white(root * F.forward(data.gradient(x0_hat)))
         rms = b.square().flatten(1).mean(1).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
         slack = (1 + torch.as_tensor(r).to(rms) ** 2 / self.variance).sqrt()
         tol = (self.tol * slack / rms).clamp(1e-6, 1.0)
         z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
-        return x0_hat + F.inverse(s * z)
+        return x0_hat + F.inverse(root * white(z))
 
 
 class IsotropicMatching(ConditionalPrior):
@@ -152,21 +154,60 @@ def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4)
     """The diagonal of F A^T W A F^T, (B, C, H, W), from z * (F N F^T z) with random signs z.
 
     Exact where N is diagonal there (all probes agree); else smoothed over neighbours, since each
-    probe carries the off-diagonal part as noise.
+    probe carries the off-diagonal part as noise. Where A mixes channels: (B, C, C, H, W), all
+    products of two channels at a coefficient, from probes of one channel at a time.
     """
     like = data._event(1)
     noise = Noise(0, [0])
-    draws = []
-    for k in range(probes):
-        z = noise.rademacher(like, k).expand(len(data), *like.shape[1:])
-        draws.append(z * spectrum.forward(data.normal(spectrum.inverse(z))))
-    stacked = torch.stack(draws)
-    mean = stacked.mean(0)
-    scatter = (stacked - mean).square().flatten(2).mean((0, 2)).sqrt()
-    exact = scatter < 1e-3 * mean.abs().flatten(1).mean(1).clamp_min(1e-30)
-    padded = torch.nn.functional.pad(mean, (2, 2, 2, 2), mode="replicate")
-    smooth = torch.nn.functional.avg_pool2d(padded, 5, stride=1)
-    return torch.where(per_item(exact, mean) > 0, mean, smooth).clamp_min(0.0)
+    channels = like.shape[1]
+
+    def probe(k: int, lit: Tensor) -> Tensor:
+        """F N F^T z times z of each lit channel: (B, C, H, W)."""
+        z = noise.rademacher(like, k)
+        own = (z * lit[:, None, None]).expand(len(data), *like.shape[1:])
+        return spectrum.forward(data.normal(spectrum.inverse(own.contiguous())))
+
+    def averaged(draws: list[Tensor]) -> Tensor:
+        stacked = torch.stack(draws)
+        mean = stacked.mean(0)
+        scatter = (stacked - mean).square().flatten(2).mean((0, 2)).sqrt()
+        exact = scatter < 1e-3 * mean.abs().flatten(1).mean(1).clamp_min(1e-30)
+        padded = torch.nn.functional.pad(mean, (2, 2, 2, 2), mode="replicate")
+        smooth = torch.nn.functional.avg_pool2d(padded, 5, stride=1)
+        return torch.where(per_item(exact, mean) > 0, mean, smooth)
+
+    def column(j: int, count: int) -> Tensor:
+        lit = torch.eye(channels)[j].to(like)
+        draws = [probe(k, lit) * noise.rademacher(like, k)[:, j : j + 1] for k in range(count)]
+        return averaged(draws)
+
+    if channels > 2 and _mixes(column(0, 1)):
+        blocks = torch.stack([column(j, 2) for j in range(channels)], 2)
+        return (blocks + blocks.transpose(1, 2)) / 2
+    lit = torch.ones(channels).to(like)
+    draws = [probe(k, lit) * noise.rademacher(like, k) for k in range(probes)]
+    return averaged(draws).clamp_min(0.0)
+
+
+def _mixes(column: Tensor) -> bool:
+    """Whether what channel 0 sends to the others (B, C, H, W) is over 5 % of what it keeps."""
+    share = column.mean((-2, -1)).abs()
+    return bool((share[:, 1:].amax(1) > 0.05 * share[:, 0]).any())
+
+
+def whitening(c: Tensor, d: Tensor) -> Callable[[Tensor], Tensor]:
+    """z -> (I + c^1/2 d c^1/2)^-1/2 z; c, z (B, C, H, W), d alike or blocks (B, C, C, H, W)."""
+    if d.ndim == c.ndim:
+        k = (1 + c * d).rsqrt()
+        return lambda z: k * z
+    # Eigenvalues of a block differ by up to 1e6; not every device has double precision.
+    root = c.cpu().double().sqrt()
+    M = root[:, :, None] * d.cpu().double() * root[:, None]
+    values, vectors = torch.linalg.eigh(M.permute(0, 3, 4, 1, 2))
+    # Blocks averaged from probes need not be quite positive semidefinite.
+    K = (vectors * (1 + values.clamp_min(0.0)).rsqrt()[..., None, :]) @ vectors.mT
+    K = K.to(c)
+    return lambda z: torch.einsum("bhwij,bjhw->bihw", K, z)
 
 
 COVARIANCES = {

@@ -4,9 +4,13 @@ import pytest
 import torch
 from gaussian_problem import gaussian_prior
 
-from inverse_score import VESDE, Prior
+from inverse_score import VESDE, GaussianPrior, Prior
 from inverse_score.posterior import ErrorSpectrum, error_spectrum, pixel_variance
 from inverse_score.posterior.covariance import dct, dct_matrix, idct
+from inverse_score.posterior.measurement import measure
+from inverse_score.posterior.methods import moment_matching
+from inverse_score.randomness import Noise
+from operators import Grayscale
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 10)])
@@ -93,3 +97,29 @@ def test_a_wrong_card_or_image_is_an_error():
         ErrorSpectrum(card).at(0.1, torch.empty(1, 2, 4, 4))
     with pytest.raises(ValueError, match="N >= 2"):
         error_spectrum(gaussian_prior(), torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("weights", [(1 / 3, 1 / 3, 1 / 3), (0.1, 0.3, 0.9)])
+@pytest.mark.parametrize("noise_std", [0.1, 1e-4])
+def test_grey_data_reach_the_closed_form_mean_in_four_iterations(weights, noise_std):
+    """A that mixes channels: E[x_0 | x_t, y] of a prior diagonal in the DCT and colour axes."""
+    c = 1 / (1 + torch.arange(48, dtype=torch.float64)) ** 3
+    Q = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())[0]
+    F = torch.kron(Q.contiguous(), torch.kron(*[dct_matrix(4, c)] * 2))
+    prior = GaussianPrior(torch.zeros(3, 4, 4), F.T @ torch.diag(c) @ F, VESDE())
+    r = 0.05
+    card = {"sigma": [r, 2 * r], "basis": "dct", "bins": "full", "shape": [4, 4]}
+    values = [(c * s**2 / (c + s**2)).reshape(3, 16).tolist() for s in card["sigma"]]
+    prior.card["error_spectrum"] = {**card, "channels": Q.tolist(), "values": values}
+    A, noise = Grayscale((3, 4, 4), weights=weights), Noise(0, [0])
+    x = prior.sample(1, seed=2)
+    xt, y = x + r * noise(x, 0), A(x) + noise_std * noise(x[:, :1], 1)
+    t = float(prior.sde.time(torch.tensor(r, dtype=torch.float64)))
+    options = {"covariance": "spectrum", "tol": 1e-9, "max_iter": 4}
+    cond = moment_matching(prior, measure(prior, y, A, noise_std), **options)
+    N = A.T(A(torch.eye(48, dtype=torch.float64).reshape(48, 3, 4, 4))).flatten(1) / noise_std**2
+    b = A.T(y).flatten() / noise_std**2 + xt.flatten() / r**2
+    precision = N + torch.linalg.inv(prior.cov) + torch.eye(48, dtype=torch.float64) / r**2
+    expected = torch.linalg.solve(precision, b).reshape(1, 3, 4, 4)
+    scale = float(torch.linalg.inv(precision).diagonal().mean().sqrt())
+    assert (cond.denoise(xt, t) - expected).abs().max() < 0.02 * scale
