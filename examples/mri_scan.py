@@ -52,15 +52,21 @@ def main(
     problem = recipe.prepare(scan.kspace)
     rec = problem.solve(recipe.prior, num_samples=samples, steps=steps, seed=seed)
     tv = problem.solve(recipe.prior, method="tv", iterations=40)
+    sample, mean = magnitudes(rec)
     images = {
         "zero-filled": as_complex(problem.first_look)[0].abs(),
         "TV": as_complex(tv.mean)[0].abs(),
-        "one sample": as_complex(rec.samples[0])[0].abs(),
-        f"mean of {samples}": as_complex(rec.mean)[0].abs(),
+        "one sample": sample,
+        f"mean of {samples}": mean,
     }
     truth = scan.ground_truth[0]
     scores = {name: psnr(x, truth, float(truth.max())) for name, x in images.items()}
     return Found(scan, images["zero-filled"], images["TV"], rec, scores)
+
+
+def magnitudes(rec: Reconstruction) -> tuple[Tensor, Tensor]:
+    """|first sample| and |mean of the samples|."""
+    return as_complex(rec.samples[0])[0].abs(), as_complex(rec.mean)[0].abs()
 
 
 if __name__ == "__main__":
@@ -72,16 +78,22 @@ if __name__ == "__main__":
     for name, score in scores.items():
         print(f"{name:12s} {score:.1f} dB")
     print(f"misfit {rec.misfit.mean():.2f} (1 is right), {rec.nfe} network calls a sample")
-    truth, x = scan.ground_truth[0], as_complex(rec.mean)[0].abs()
+    truth, sample, x = scan.ground_truth[0], *magnitudes(rec)
     std = as_complex(rec.samples[:, 0]).abs().std(0)
-    error = (x - truth).abs()
-    white, top = 0.55 * float(truth.max()), 3 * float(error.square().mean().sqrt())
-    titles = [f"{name}, {score:.1f} dB" for name, score in scores.items()]
-    sample = as_complex(rec.samples[0])[0].abs()
-    shown = [grey(v, 0, white) for v in (zero_filled, tv, sample, x)]
-    named = list(zip(titles, shown, strict=True))
+    # Errors and std share one window, so that they can be compared.
+    white, top = 0.55 * float(truth.max()), 3 * float(std.square().mean().sqrt())
+    shown = [zero_filled, tv, sample, x]
+    named = [
+        (f"{name}, {score:.1f} dB", grey(v, 0, white))
+        for (name, score), v in zip(scores.items(), shown, strict=True)
+    ]
     kspace = scan.kspace[0].abs().square().sum(0).sqrt()
-    last = [("std of the samples", heat(std, top)), ("error of the mean", heat(error, top))]
     measured = grey((1 + 1e3 * kspace / kspace.max()).log(), 0, 6.9)
-    rows = [[("truth", grey(truth, 0, white)), *named[:2]], [*named[2:], last[0]]]
-    sheet([[*rows[0], ("k-space measured", measured)], [*rows[1], last[1]]], out)
+    below = [
+        (f"error of {name}", heat((v - truth).abs(), top))
+        for name, v in zip(scores, shown, strict=True)
+    ]
+    below[2] = ("std of the samples, same scale", heat(std, top))
+    share = float((kspace > 0).float().mean())
+    first = [("truth", grey(truth, 0, white)), (f"{share:.0%} of k-space", measured)]
+    sheet([[first[0], *named], [first[1], *below]], out)
