@@ -1,6 +1,6 @@
 """CT from 30 views: posterior samples in Hounsfield units beside filtered back-projection and TV.
 
-    python examples/ct_scan.py [--size 128] [--views 30] [--samples 2] [--steps 12]
+    python examples/ct_scan.py [--size 128] [--views 30] [--samples 8] [--steps 12]
 
 A fan-beam scan of 10^5 photons a ray, simulated on a finer grid from a chest that the shipped
 prior was not trained on.
@@ -28,6 +28,7 @@ RANGE, WINDOW = 2000.0, (-900.0, 300.0)
 
 class Found(NamedTuple):
     truth: Tensor
+    sinogram: Tensor
     images: dict[str, Tensor]
     rec: Reconstruction
     scores: dict[str, float]
@@ -44,7 +45,7 @@ def chest(size: int) -> tuple[Tensor, float]:
 def main(
     size: int = 128,
     views: int = 30,
-    samples: int = 2,
+    samples: int = 8,
     steps: int = 12,
     seed: int = 0,
     prior: object = "body-ct",
@@ -64,22 +65,28 @@ def main(
         "one sample": rec.samples[0, 0, 0],
         f"mean of {samples}": rec.mean[0, 0],
     }
-    return Found(truth, images, rec, {k: psnr(x, truth, RANGE) for k, x in images.items()})
+    scores = {k: psnr(x, truth, RANGE) for k, x in images.items()}
+    return Found(truth, scan.sinogram[0], images, rec, scores)
+
+
+def stretched(image: Tensor, shape: tuple[int, int]) -> Tensor:
+    """image (h, w) as a panel of this shape, pixels repeated."""
+    return torch.nn.functional.interpolate(image[None, None], shape, mode="nearest")[0, 0]
 
 
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "ct_scan.png", size=128, views=30, samples=2, steps=12))
+    chosen = vars(arguments(__doc__, "ct_scan.png", size=128, views=30, samples=8, steps=12))
     out = chosen.pop("out")
-    truth, images, rec, scores = main(**chosen)
+    truth, sinogram, images, rec, scores = main(**chosen)
     for name, score in scores.items():
         print(f"{name:12s} {score:.1f} dB, RMS {RANGE / 10 ** (score / 20):.0f} HU")
     # Above 1 where the pixel grid's error exceeds the noise.
     print(f"misfit {rec.misfit.mean():.2f}, {rec.nfe} network calls a sample")
-    error = (rec.mean[0, 0] - truth).abs()
-    top = 3 * float(error.square().mean().sqrt())
+    std = rec.std[0, 0]
+    # Errors and std share one window, so that they can be compared.
+    top = 3 * float(std.square().mean().sqrt())
     named = [(f"{k}, {scores[k]:.1f} dB", grey(x, *WINDOW)) for k, x in images.items()]
-    maps = [
-        ("std of the samples", heat(rec.std[0, 0], top)),
-        ("error of the mean", heat(error, top)),
-    ]
-    sheet([[("truth", grey(truth, *WINDOW)), *named[:2]], [named[3], *maps]], out)
+    below = [(f"error of {k}", heat((x - truth).abs(), top)) for k, x in images.items()]
+    below[2] = ("std, same scale", heat(std, top))
+    measured = ("sinogram", grey(stretched(sinogram, truth.shape), 0, float(sinogram.max())))
+    sheet([[("truth", grey(truth, *WINDOW)), *named], [measured, *below]], out, zoom=2)
