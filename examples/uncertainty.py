@@ -79,7 +79,13 @@ if __name__ == "__main__":
     error = (rec.mean[0] - photo).abs().mean(0)
     row = [("truth", picture(photo)), ("mean", picture(rec.mean[0]))]
     sheet(
-        [[*row, ("std", heat(rec.std[0].mean(0), 0.2)), ("error", heat(error, 0.2))]],
+        [
+            [
+                *row,
+                ("std, 0 to 0.2", heat(rec.std[0].mean(0), 0.2)),
+                ("error, 0 to 0.2", heat(error, 0.2)),
+            ]
+        ],
         chosen.out,
-        zoom=2,
+        zoom=3,
     )
