@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..prior import batch_time
 from ..sde import SDES, Time, per_item
@@ -21,6 +22,8 @@ class NoiseClassifier(nn.Module):
     on ln s, s = sigma(t) / alpha(t) under `sde`; means over space of every level go to one linear
     layer, which starts at zero: all classes alike (Song et al. 2021, app. I.1; Dhariwal & Nichol
     2021, sec. 4.1). sde: {"name": a key of SDES, **its arguments}, that of the prior it guides.
+    patch: pixels a side that the input folds into channels, as in the U-Net. In heavy noise a class
+    is a matter of the whole image: the last level should be a few pixels wide.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class NoiseClassifier(nn.Module):
         sigma_data: float = 0.5,
         widths: Sequence[int] = (32, 64, 128),
         blocks: int = 2,
+        patch: int = 1,
         norm: str = "group",
         embedding: int = 128,
     ):
@@ -39,18 +43,19 @@ class NoiseClassifier(nn.Module):
         sde = {"name": "karras", "sigma_max": 80.0} if sde is None else dict(sde)
         self.config = {
             "channels": channels, "classes": classes, "sde": sde, "sigma_data": sigma_data,
-            "widths": list(widths), "blocks": blocks, "norm": norm, "embedding": embedding,
+            "widths": list(widths), "blocks": blocks, "patch": patch, "norm": norm,
+            "embedding": embedding,
         }  # fmt: skip
-        if classes < 2 or min(channels, blocks, *widths) < 1 or not sigma_data > 0:
+        if classes < 2 or min(channels, blocks, patch, *widths) < 1 or not sigma_data > 0:
             raise ValueError(
-                "classes must be >= 2, channels, blocks and widths >= 1, sigma_data > 0; got "
-                f"{self.config}"
+                "classes must be >= 2, channels, blocks, patch and widths >= 1, sigma_data > 0; "
+                f"got {self.config}"
             )
         arguments = {key: value for key, value in sde.items() if key != "name"}
         self.sde, self.sigma_data = SDES[sde["name"]](**arguments), float(sigma_data)
-        self.multiple = 2 ** (len(widths) - 1)
+        self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
         self.embed = NoiseEmbedding(embedding)
-        self.first = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.first = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
             nn.ModuleList(Block(width, embedding, norm, 1) for _ in range(blocks))
             for width in widths
@@ -64,7 +69,8 @@ class NoiseClassifier(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         s = per_item(self.sde.ratio(t), x)
         x = x / per_item(self.sde.alpha(t), x) / (s**2 + self.sigma_data**2).sqrt()
-        x = self.first(pad_to_multiple(x, self.multiple))
+        x = functional.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.patch)
+        x = self.first(x)
         embedding = self.embed(s.reshape(-1).to(x.dtype).log() / 4)
         means = []
         for depth, level in enumerate(self.levels):

@@ -307,7 +307,7 @@ def test_a_classifier_trains_on_labels_and_guides_by_its_log_probability(tmp_pat
 
     settings = config(tmp_path / "run", steps=60)
     settings |= {
-        "network": {"name": "classifier", "classes": 2, "widths": [8], "blocks": 1},
+        "network": {"name": "classifier", "classes": 2, "widths": [8], "blocks": 1, "patch": 2},
         "sde": {"name": "vp"}, "loss": {"name": "classifier"},
         "optimizer": {"lr": 1e-2, "warmup": 0, "ema": 0.5},
     }  # fmt: skip
