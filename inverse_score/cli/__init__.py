@@ -39,7 +39,8 @@ def main() -> None:
     """Run the app; errors become one line on stderr and the exit codes of the documentation.
 
     0 done, 1 internal, 2 usage, 3 bad input, 4 bad prior, 5 some slices failed, 6 out of memory
-    or disk, 130 SIGINT, 143 SIGTERM. INVERSE_SCORE_DEBUG=1 adds the traceback.
+    or disk, 130 SIGINT, 143 SIGTERM. INVERSE_SCORE_DEBUG=1 adds the traceback;
+    INVERSE_SCORE_KEEP_MEMORY=0 leaves the C library's malloc as it is.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)

@@ -12,6 +12,7 @@ from inverse_score.sde import (
     DiscreteVPSDE,
     KarrasSDE,
     SubVPSDE,
+    _of_time,
 )
 
 ALL = [VESDE(), VPSDE(), SubVPSDE(), CosineVPSDE(), DiscreteVPSDE(), KarrasSDE()]
@@ -117,3 +118,21 @@ def test_bad_parameters_and_times_say_what_was_expected():
         VPSDE().check_time(0.0)
     with pytest.raises(ValueError, match=r"t must lie in \(0, 80.0\]"):
         KarrasSDE().check_time(torch.tensor([1.0, 81.0]))
+
+
+def test_a_float_time_is_worked_out_once_for_each_sde():
+    """Kept answers are a tensor's own bits, and never another SDE's."""
+    asked = []
+
+    class Watched(VPSDE):
+        @_of_time
+        def alpha(self, t):
+            asked.append(t)
+            return torch.exp(-0.5 * self.integral(t))
+
+    steep, flat = Watched(), Watched(beta_max=5.0)
+    answers = [sde.alpha(0.3) for sde in (steep, flat, steep, flat)]
+    assert len(asked) == 2
+    assert answers[:2] == answers[2:]
+    assert answers[0] < answers[1]
+    assert answers[0] == VPSDE().alpha(torch.tensor(0.3, dtype=torch.float64)).item()
