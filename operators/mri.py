@@ -48,7 +48,7 @@ class CartesianMRI(LinearOperator):
             for name, batch in (("mask", mask_batch), ("sens_maps", maps_batch))
             if batch is not None
         )
-        self._columns = _few_columns(self.mask) if self.mask.ndim == 1 else None
+        self._frequencies = _few_frequencies(self.mask) if self.mask.ndim == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         coil_images = as_complex(x)[:, None]
@@ -80,14 +80,9 @@ class CartesianMRI(LinearOperator):
         if (torch.is_grad_enabled() and x.requires_grad) or x.device.type != "cpu":
             k = _filtered(maps * image[:, None], mask[:, None], dim)
             return as_channels((maps.conj() * k).sum(1))
-        E = None if self._columns is None else _frequencies(self._columns, image)
-
-        def conjugate_filtered(z: Tensor) -> Tensor:
-            if E is None:
-                return _filtered(z, mask, dim).conj_physical_()
-            return (z @ E).conj_physical_() @ E.T
-
-        return as_channels(_coil_by_coil(image, maps, conjugate_filtered, dim))
+        E = self._frequencies
+        filtered = _by_transforms(mask, dim) if E is None else _by_products(E.to(image))
+        return as_channels(_coil_by_coil(image, maps, filtered, dim))
 
     def _full_mask(self, like: Tensor) -> Tensor:
         """mask as (1 or B, 1, H or 1, W), in the real dtype of like."""
@@ -144,6 +139,23 @@ def _filtered(image: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
     return torch.fft.ifftn(k * mask if k.requires_grad else k.mul_(mask), dim=dim, norm="ortho")
 
 
+def _by_transforms(mask: Tensor, dim: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """z -> conj(F^H M F z) = F conj(M F z): one real product masks and conjugates."""
+    signed = torch.stack([mask, -mask], -1)
+
+    def filtered(z: Tensor) -> Tensor:
+        k = torch.fft.fftn(z, dim=dim, norm="ortho")
+        torch.view_as_real(k).mul_(signed)
+        return torch.fft.fftn(k, dim=dim, norm="ortho")
+
+    return filtered
+
+
+def _by_products(E: Tensor) -> Callable[[Tensor], Tensor]:
+    """z -> conj(E E^H z) along rows."""
+    return lambda z: (z @ E).conj_physical_() @ E.T
+
+
 def _coil_by_coil(
     image: Tensor, maps: Tensor, filtered: Callable[[Tensor], Tensor], dim: tuple[int, ...]
 ) -> Tensor:
@@ -164,22 +176,18 @@ def _coil_by_coil(
     return total.conj_physical_()
 
 
-def _few_columns(mask: Tensor) -> Tensor | None:
-    """The measured frequencies, unshifted, if products with them are cheaper than FFTs, or None.
+def _few_frequencies(mask: Tensor) -> Tensor | None:
+    """E (W, kept), orthonormal columns, F^H M F = E E^H along rows, or None where FFTs are cheaper.
 
     A product costs as many multiplications an entry as there are columns, an FFT the sum of the
     prime factors of W; measured in float32 on one core, they break even at twice the sum.
     """
-    kept = torch.fft.ifftshift(mask).nonzero().flatten()
-    return kept if len(kept) <= 2 * _sum_of_primes(mask.shape[0]) else None
-
-
-def _frequencies(kept: Tensor, like: Tensor) -> Tensor:
-    """E (W, kept), orthonormal columns: F^H M F = E E^H along rows."""
-    W = like.shape[-1]
+    W, kept = mask.shape[0], torch.fft.ifftshift(mask).nonzero().flatten()
+    if len(kept) > 2 * _sum_of_primes(W):
+        return None
     turns = torch.outer(torch.arange(W, device=kept.device), kept) % W
     angle = -2 * math.pi / W * turns.double()
-    return torch.polar(torch.full_like(angle, W**-0.5), angle).to(like)
+    return torch.polar(torch.full_like(angle, W**-0.5), angle)
 
 
 def _sum_of_primes(n: int) -> int:
