@@ -74,7 +74,8 @@ class Projector:
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H W) -> (B, R)."""
-        return _joined([self._forward(items) for items in x.split(_ITEMS)])
+        empty = x.new_empty(0, len(self.slot))
+        return _joined([self._forward(items) for items in x.split(_ITEMS) if len(items)], empty)
 
     def _forward(self, x: Tensor) -> Tensor:
         batch, pixels = x.shape[0], _transposed(x)
@@ -89,7 +90,8 @@ class Projector:
 
     def adjoint(self, y: Tensor) -> Tensor:
         """(B, R) -> (B, H W)."""
-        return _joined([self._adjoint(items) for items in y.split(_ITEMS)])
+        empty = y.new_empty(0, self.size[0] * self.size[1])
+        return _joined([self._adjoint(items) for items in y.split(_ITEMS) if len(items)], empty)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         batch = y.shape[0]
@@ -107,8 +109,8 @@ class Projector:
         return _transposed(images)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _joined(parts: list[Tensor], empty: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([empty, *parts])
 
 
 def _transposed(matrix: Tensor) -> Tensor:

@@ -151,6 +151,24 @@ def test_float32_agrees_with_float64():
     torch.testing.assert_close(free(x.float()).double(), A(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("limit", [400e6, 0])
+def test_no_items_give_no_sinograms_and_no_images(limit):
+    A = Radon(64, np.arange(60) * np.pi / 60, memory_limit=limit)
+    assert A(torch.ones(0, 1, 64, 64)).shape == (0, *A.out_shape)
+    assert A.T(torch.ones(0, *A.out_shape)).shape == (0, 1, 64, 64)
+
+
+@pytest.mark.parametrize("items", [1, 2, 8, 11])
+def test_items_of_a_batch_are_projected_as_each_alone(items):
+    A = Radon(64, np.arange(60) * np.pi / 60)
+    x = torch.rand(items, 1, 64, 64)
+    y = A(x)
+    alone = torch.cat([A(item[None]) for item in x])
+    torch.testing.assert_close(y, alone, rtol=1e-5, atol=1e-4)
+    back = torch.cat([A.T(item[None]) for item in y])
+    torch.testing.assert_close(A.T(y), back, rtol=1e-5, atol=1e-2)
+
+
 def test_gradients_of_gradients_exist():
     A = Radon(8, [0.1, 1.0])
     x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
