@@ -122,31 +122,51 @@ PARTS: dict[str, Callable[[Path | None], list[str]]] = {
 }
 
 
-def report(names: list[str], data: Path | None) -> str:
-    """The page of these parts."""
-    began = time.perf_counter()
+HEADER = """# Recipes
+
+Printed by `python -m recipes.benchmarks.image_recipes --data DIR [--only PART ...] --save`; each
+part says where it ran.
+"""
+
+
+def report(names: list[str], data: Path | None) -> dict[str, str]:
+    """Heading -> text of these parts, each with the machine and the minutes that it took."""
     warnings.filterwarnings("ignore", message="sampling should end")
-    page = ["# Recipes", ""]
-    body = [line for name in names for line in [*PARTS[name](data), ""]]
-    page.append(
-        "Printed by `python -m recipes.benchmarks.image_recipes --data DIR`; "
-        f"{torch.get_num_threads()} thread, torch {torch.__version__}, {platform.machine()}, "
-        f"{(time.perf_counter() - began) / 60:.0f} minutes."
-    )
-    return "\n".join([*page, "", *body]).rstrip() + "\n"
+    parts: dict[str, str] = {}
+    for name in names:
+        began = time.perf_counter()
+        lines = PARTS[name](data)
+        if lines:
+            minutes = (time.perf_counter() - began) / 60
+            ran = f"{torch.get_num_threads()} thread, torch {torch.__version__}, "
+            ran += f"{platform.machine()}, {minutes:.0f} minutes."
+            parts |= sections("\n".join([*lines, "", ran]))
+    return parts
+
+
+def sections(page: str) -> dict[str, str]:
+    """Heading -> text below it, of every `## ` section of a page."""
+    parts = ("\n" + page).split("\n## ")[1:]
+    return {head: text.strip() for head, _, text in (part.partition("\n") for part in parts)}
+
+
+def page_of(parts: dict[str, str]) -> str:
+    return "\n".join([HEADER, *(f"## {head}\n\n{text}\n" for head, text in parts.items())])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the folders digits and body-ct")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--save", action="store_true", help=f"write results/{RESULTS.name}")
+    parser.add_argument("--save", action="store_true", help=f"into results/{RESULTS.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    page = report(arguments.only, arguments.data)
-    print(page)
+    found = report(arguments.only, arguments.data)
+    print(page_of(found))
     if arguments.save:
-        RESULTS.write_text(page)
+        # Parts that did not run stay as they were.
+        kept = sections(RESULTS.read_text()) if RESULTS.exists() else {}
+        RESULTS.write_text(page_of({**kept, **found}))
 
 
 if __name__ == "__main__":
