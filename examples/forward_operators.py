@@ -3,7 +3,7 @@
     python examples/forward_operators.py [--size 128] [--out examples/pictures/operators.png]
 
 Each column: the measurements y = A x (magnitudes on a log scale for k-space), below pinv(y), for
-CT the filtered backprojection.
+CT the filtered backprojection. The first column shows the two images x.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measured(y: torch.Tensor) -> np.ndarray:
     y = y[0]
     if y.is_complex():
         magnitude = y.abs().square().sum(0).sqrt()
-        return (1 + 200 * magnitude / magnitude.max()).log().numpy() / np.log(201)
+        return (1 + 5000 * magnitude / magnitude.max()).log().numpy() / np.log(5001)
     if y.ndim == 2:
         width = int(np.sqrt(2 * y.shape[1]))
         y = 0.5 + y[:, : y.shape[1] // width * width].reshape(len(y), -1, width)
@@ -96,6 +96,11 @@ def recovered(A: LinearOperator, y: torch.Tensor) -> np.ndarray:
     # A few iterations: the multi-coil pseudo-inverse is ill-conditioned.
     x = A.fbp(y) if hasattr(A, "fbp") else A.pinv(y, max_iter=30, tol=1e-3)
     x = as_complex(x).abs()[:, None] if y.is_complex() else x
+    return shown(x)
+
+
+def shown(x: torch.Tensor) -> np.ndarray:
+    """(1, C, H, W) as a picture in [0, 1]."""
     return x[0].permute(1, 2, 0).clamp(0, 1).squeeze(-1).numpy()
 
 
@@ -109,18 +114,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--out", type=Path, default=Path("examples/pictures/operators.png"))
     arguments = parser.parse_args()
-    rows = cases(arguments.size)
-    figure, axes = plt.subplots(2, len(rows), figsize=(1.7 * len(rows), 3.9), squeeze=False)
-    for (title, A, x), (top, bottom) in zip(rows, axes.T, strict=True):
+    panels = [("x", shown(photograph(arguments.size)), shown(gray_photograph(arguments.size)))]
+    for title, A, x in cases(arguments.size):
         y = A(x)
-        top.imshow(measured(y), cmap="gray", vmin=0, vmax=1, aspect="auto")
-        top.set_title(title, fontsize=8)
-        bottom.imshow(recovered(A, y), cmap="gray", vmin=0, vmax=1)
-        for axis in (top, bottom):
+        panels.append((title, measured(y), recovered(A, y)))
+    columns = len(panels) // 2
+    figure, axes = plt.subplots(4, columns, figsize=(1.7 * columns, 7.4))
+    for place, (title, top, bottom) in enumerate(panels):
+        row, column = 2 * (place // columns), place % columns
+        axes[row, column].set_title(title, fontsize=9, pad=3)
+        for axis, picture in zip(axes[row : row + 2, column], (top, bottom), strict=True):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, aspect="auto")
             axis.set_axis_off()
-    figure.text(0.005, 0.7, "y", fontsize=10)
-    figure.text(0.005, 0.25, "pinv y", fontsize=9, rotation=90)
-    figure.subplots_adjust(0.02, 0.01, 0.998, 0.93, 0.04, 0.04)
+    for height, name in ((0.86, "y"), (0.62, "pinv y"), (0.37, "y"), (0.13, "pinv y")):
+        figure.text(0.005, height, name, fontsize=10, rotation=90)
+    figure.subplots_adjust(0.025, 0.005, 0.998, 0.965, 0.04, 0.14)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out, dpi=110)
     print(arguments.out)
