@@ -9,8 +9,8 @@ import os
 def keep_freed_memory(block: int = 1 << 30) -> bool:
     """Let glibc keep freed blocks of up to `block` bytes, and as much in all, for the next tensor.
 
-    By default it hands blocks of megabytes back to the kernel, and the next tensor of that size
-    faults every page in again: as costly as the arithmetic of a sampler's step. Returns whether
+    By default it may hand blocks of megabytes back to the kernel, and the next tensors of that
+    size fault their pages in again, which can cost as much as a pass over them. Returns whether
     that was set: not under INVERSE_SCORE_KEEP_MEMORY=0, nor where the user tunes malloc by its own
     variables, nor with another C library.
     """
