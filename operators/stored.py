@@ -190,23 +190,50 @@ def _segments(
 ) -> Iterator[tuple[np.ndarray, csr_matrix]]:
     """Of each tile: the rays (S,) that meet it and their weights, (S, P) sparse by rays."""
     # scipy costs a tenth of a second to import.
-    from scipy.sparse import csr_matrix, vstack
+    from scipy.sparse import csr_matrix
 
     position = np.empty(len(order), np.int32)
     position[order] = np.arange(len(order))
-    found: list[list[tuple[np.ndarray, csr_matrix]]] = [[] for _ in bounds]
+    # Of each tile: the ray of each segment, its number of weights, their pixels, the weights.
+    # Untouched room costs no memory: half as much again as tiles need that share evenly.
+    room = int(3 * rays.lines().sum() / len(bounds)) + 1
+    sizes = ((np.int32, 0), (np.int32, 0), (np.int32, room), (dtype, room))
+    found = [[_Growing(kind, size) for kind, size in sizes] for _ in bounds]
     for start in range(0, len(rays), _RAYS):
         chunk = np.arange(start, min(start + _RAYS, len(rays)))
         indptr, pixel, weight = sparse_rows(rays[chunk], dtype)
         arrays = (weight, position[pixel], indptr.astype(np.int32))
         by_pixel = csr_matrix(arrays, shape=(len(chunk), len(order))).tocsc()
-        for (a, b), parts in zip(bounds, found, strict=True):
+        for (a, b), grown in zip(bounds, found, strict=True):
             part = by_pixel[:, a:b].tocsr()
-            met = np.flatnonzero(np.diff(part.indptr))
-            parts.append((chunk[met], part[met]))
-    while found:
-        parts = found.pop(0)
-        yield np.concatenate([rows for rows, _ in parts]), vstack([M for _, M in parts], "csr")
+            counts = np.diff(part.indptr)
+            met = np.flatnonzero(counts)
+            for numbers, more in zip(
+                grown, (chunk[met], counts[met], part.indices, part.data), strict=True
+            ):
+                numbers.append(more)
+    for (a, b), grown in zip(bounds, found, strict=True):
+        rows, counts, pixels, weights = (numbers.all() for numbers in grown)
+        ends = np.append(0, np.cumsum(counts)).astype(np.int32)
+        yield rows, csr_matrix((weights, pixels, ends), shape=(len(rows), b - a))
+
+
+class _Growing:
+    """An array appended to in place: lists of parts, joined at the end, would need it twice."""
+
+    def __init__(self, dtype: type, room: int):
+        self.numbers, self.count = np.empty(room, dtype), 0
+
+    def append(self, more: np.ndarray) -> None:
+        stop = self.count + len(more)
+        if stop > len(self.numbers):
+            self.numbers.resize(stop + stop // 8, refcheck=False)
+        self.numbers[self.count : stop] = more
+        self.count = stop
+
+    def all(self) -> np.ndarray:
+        self.numbers.resize(self.count, refcheck=False)
+        return self.numbers
 
 
 def _tile(
