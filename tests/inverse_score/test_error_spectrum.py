@@ -10,7 +10,7 @@ from inverse_score.posterior.covariance import dct, dct_matrix, idct
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import moment_matching
 from inverse_score.randomness import Noise
-from operators import Grayscale
+from operators import Grayscale, Mask
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 10)])
@@ -123,3 +123,29 @@ def test_grey_data_reach_the_closed_form_mean_in_four_iterations(weights, noise_
     expected = torch.linalg.solve(precision, b).reshape(1, 3, 4, 4)
     scale = float(torch.linalg.inv(precision).diagonal().mean().sqrt())
     assert (cond.denoise(xt, t) - expected).abs().max() < 0.02 * scale
+
+
+def white_prior(stated):
+    """x_0 ~ N(0, 0.3^2 I), r = 0.2; the card holds the true error variance times `stated`."""
+    v = 0.3**2
+    prior = Prior(lambda x, t: x * v / (v + 0.04), VESDE(), output="x0", event_shape=(1, 64, 64))
+    c, sigma = v * 0.04 / (v + 0.04), [0.2, 0.4]
+    card = {"sigma": sigma, "basis": "dct", "bins": "radial", "frequency": [0.0, 0.4, 0.8]}
+    prior.card["error_spectrum"] = {**card, "channels": [[1.0]], "values": [[[stated * c] * 3]] * 2}
+    return prior
+
+
+@pytest.mark.parametrize(("stated", "factor"), [(1.0, 1.0), (2.0, 1.0), (0.2, 5.0), (0.01, 10.0)])
+def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated, factor):
+    """|y - A x0_hat|^2 of the joint law of x_t and y: noise^2 + A C A^T on 2048 pixels."""
+    prior, noise = white_prior(stated), Noise(3, range(4))
+    mask = torch.zeros(1, 64, 64)
+    mask[..., ::2] = 1
+    A, x = Mask(mask), 0.3 * noise(torch.empty(4, 1, 64, 64), 0)
+    xt, y = x + 0.2 * noise(x, 1), A(x + 0.01 * noise(x, 2))
+    data = measure(prior, y, A, 0.01)
+    cond = moment_matching(prior, data, covariance="spectrum")
+    x0_hat = prior.network(xt, None)
+    c = cond.spectrum.at(0.2, xt)
+    found = cond.inflation(data, data.residual(x0_hat), c)
+    torch.testing.assert_close(found, torch.full((4,), factor), rtol=0.08, atol=0)
