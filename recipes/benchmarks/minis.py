@@ -67,7 +67,7 @@ class Scene:
 
 def mini_mri(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """One slice: simulated k-space, the recipe's own noise, maps and scale, one method."""
-    return _solved(run, row, case, item, _mri_scene(run.definition, case, item, run.prior))
+    return _solved(run, row, case, item, mri_scene(run.definition, case, item, run.prior))
 
 
 def mini_ct(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _cached(key: tuple[str, str, str], make: Callable[[], Any]) -> Any:
     return _CACHED[key]
 
 
-def _mri_scene(definition: Definition, case: Case, item: Item, prior: Prior) -> Scene:
+def mri_scene(definition: Definition, case: Case, item: Item, prior: Prior) -> Scene:
     def make() -> Scene:
         options = dict(case.operator)
         image = item.load()[0]
