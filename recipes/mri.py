@@ -136,10 +136,14 @@ class MRI:
 
     def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
-        if self.sens_maps is not None:
+        try:
+            region = calibration.calibration_region(mask)
+        except BadInput:
+            if self.sens_maps is None:
+                raise
+            # Given maps need the image's phase alone, for which aliased data must do.
             low, facts = low_resolution(kspace, tuple(mask.shape)), {}
         else:
-            region = calibration.calibration_region(mask)
             low, facts = low_resolution(kspace, region), {"calibration": list(region)}
         if self.sens_maps is not None:
             maps, kind = self._given_maps(kspace), "given"

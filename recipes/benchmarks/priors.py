@@ -2,10 +2,10 @@
 
     python -m recipes.benchmarks.priors NAME DATA [--out FOLDER]
 
-DATA is a folder that `inverse-score prepare NAME` filled. Prints two tables: denoising of held-out
-images by noise level against non-local means and total variation, both with their strength tuned
-on the very images (of five), and how near samples come to training images. Writes a grid of
-samples to FOLDER/NAME-samples.png.
+DATA is a folder that `inverse-score prepare NAME` filled. Prints three tables: denoising of
+held-out images by noise level against non-local means and total variation, both with their strength
+tuned on the very images (of five); bits per dimension of held-out images, against PNG's; and how
+near samples come to training images. Writes a grid of samples to FOLDER/NAME-samples.png.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inverse_score import load_prior, sample
+from inverse_score import bits_per_dim, load_prior, sample
 from inverse_score.prior import Prior
 from inverse_score.training.plots import image_grid, write_png
 from recipes.priors import datasets
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5)
 STRENGTHS = (0.4, 0.6, 0.8, 1.1, 1.6)
+# Steps to which held-out images are rounded for their bits, and the range; the scanner's 1 HU.
+QUANTA = {
+    "brain-mri": (256, (-0.5, 1.5)),
+    "body-ct": (4096, (-1000.0, 3095.0)),
+    "photo-patches": (256, (0.0, 1.0)),
+    "digits": (256, (0.0, 1.0)),
+}
 SIZES = {"brain-mri": 128, "body-ct": 128, "photo-patches": 64, "digits": 28}
 
 
@@ -115,6 +122,32 @@ def memory_table(prior: Prior, name: str, data: Path, samples: Tensor, count: in
     return lines
 
 
+def bits_table(prior: Prior, name: str, images: Tensor, count: int = 8) -> list[str]:
+    """Bits per dimension of the middles of `count` held-out images, by the prior and by PNG."""
+    levels, (low, high) = QUANTA[name]
+    side = min(64, *images.shape[2:])
+    images = images[:: max(1, len(images) // count)][:count]
+    x = torch.stack([_middle(image, side) for image in images]).double()
+    steps = ((x - low) / (high - low) * (levels - 1)).round().clamp(0, levels - 1)
+    rounded = (low + (high - low) * steps / (levels - 1)).float()
+    options = {"terminal": "tweedie", "probes": 2, "rtol": 1e-4, "atol": 1e-4}
+    bits = bits_per_dim(rounded, prior, levels, data_range=(low, high), **options)
+    coded = torch.tensor([png_bits(image, levels) for image in steps])
+    lines = ["| held-out images | step | prior, bits/dim | PNG, bits/dim |", "|---|---|---|---|"]
+    spread = [f"{v.mean():.2f} +- {v.std() / len(v) ** 0.5:.2f}" for v in (bits, coded)]
+    step = (high - low) / (levels - 1)
+    return [*lines, f"| {len(x)} of {side} x {side} | {step:.3g} | " + " | ".join(spread) + " |"]
+
+
+def png_bits(steps: Tensor, levels: int) -> float:
+    """Bits per number of one image's level numbers (C, H, W), each channel a grey PNG."""
+    import imageio.v3 as imageio
+
+    kind = np.uint8 if levels <= 256 else np.uint16
+    files = [imageio.imwrite("<bytes>", c.numpy().astype(kind), extension=".png") for c in steps]
+    return 8 * sum(len(file) for file in files) / steps.numel()
+
+
 def _middle(image: Tensor, size: int) -> Tensor:
     row, column = ((n - size) // 2 for n in image.shape[1:])
     return image[:, row : row + size, column : column + size]
@@ -141,7 +174,9 @@ def main() -> None:
     _, held_out = datasets(arguments.data)
     images = [held_out[k] for k in range(len(held_out))][:200]
     images = [item[0] if isinstance(item, tuple) else item for item in images]
-    print("\n".join(denoising_table(prior, torch.stack(images))), flush=True)
+    held = torch.stack(images)
+    print("\n".join(denoising_table(prior, held)), flush=True)
+    print("\n".join(["", *bits_table(prior, arguments.name, held)]), flush=True)
     samples = draw(prior, arguments.name, arguments.samples, arguments.steps)
     print(
         "\n".join(

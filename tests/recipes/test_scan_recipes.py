@@ -10,11 +10,12 @@ from scan_files import coil_maps, ellipse, fastmri_file, kspace
 from inverse_score import VPSDE, GaussianPrior
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.fastmri import open_fastmri
-from operators import CartesianMRI, Radon, as_channels, as_complex, fft2c, ifft2c
+from operators import CartesianMRI, Radon, as_channels, as_complex, column_mask, fft2c, ifft2c
 from operators.coils import low_resolution, unit_norm
 from recipes import calibration, ct, mri
 from recipes.ct import sinogram_noise_std
 from recipes.scans import CTScan, MRIScan
+from recipes.simulate import simulate_mri
 
 SHAPE = (48, 40)
 FULL = torch.ones(SHAPE, dtype=torch.bool)
@@ -169,6 +170,18 @@ def test_the_posterior_of_a_complete_noisy_scan_is_its_own_image():
     image = as_complex(rec.mean).abs()[0].numpy()
     assert np.abs(image - truth[0]).mean() < 0.02
     assert float(rec.misfit.mean()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_given_maps_take_the_phase_that_the_calibration_lines_show():
+    """At 4x: what is left of the image's phase, not that of its folded copies."""
+    i = torch.linspace(-1, 1, 64)
+    disc = ((i[:, None] ** 2 + i**2 < 0.6) * (1 + 0.5 * torch.cos(9 * i))).float()[None]
+    full = simulate_mri(disc, coils=8, noise_level=0.0, seed=3)
+    mask = column_mask("equispaced-fraction", 64, 4.0, 0.15, seed="a").mask
+    problem = mri(gaussian(), mask, full.sens_maps, noise_std=0.01).prepare(full.kspace * mask)
+    x = (problem.operator.sens_maps.conj() * ifft2c(full.kspace)).sum(-3).squeeze()
+    assert x.imag.abs().mean() < 0.03 * x.real.abs().mean()
+    assert x.real.sum() > 0
 
 
 def test_a_noise_scan_and_given_noise_agree():
