@@ -124,8 +124,9 @@ class SpectrumMatching(ConditionalPrior):
         is a mean over held-out images and all their pixels; an image harder than these, or whose
         error gathers where few pixels are, shows it here (samples of a head at 4x were 1.16 noise
         standard deviations off their data, 1.02 with this, and their mean .5 dB better). Only what
-        lies beyond two standard deviations counts: nothing where few numbers are measured. At most
-        LARGEST, so that wrong coil maps are not taken for an image.
+        lies beyond five standard deviations counts: next to nothing of a scan's many numbers, and
+        with few numbers chance never inflates a right c. At most LARGEST, so that wrong coil maps
+        are not taken for an image.
         """
         d = self.diagonal
         if d.ndim > c.ndim:
@@ -135,7 +136,7 @@ class SpectrumMatching(ConditionalPrior):
         white = data.weights.sqrt() * residual
         trace = ratio.sum(1)
         scatter = (2 * count + 4 * trace + 2 * ratio.square().sum(1)).sqrt()
-        excess = inner(white, white) - count - 2 * scatter
+        excess = inner(white, white) - count - 5 * scatter
         return (excess / trace.clamp_min(torch.finfo(trace.dtype).tiny)).clamp(1.0, LARGEST)
 
 
