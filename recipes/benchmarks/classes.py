@@ -15,7 +15,7 @@ from ..class_conditional import class_conditional
 from ..priors.digits import load_digits
 
 SCALES = (0.0, 1.0, 3.0)
-HEADER = ["guidance", "read as the class", "distance within a class", "calls", "s"]
+HEADER = ["digits", "guidance", "read as the class", "distance within a class", "calls", "s"]
 
 
 class Reader(nn.Module):
@@ -68,10 +68,18 @@ def table(prior: Prior, folder: Path, *, samples: int, steps: int, training: int
             rec = recipe(samples, items=names, steps=steps)
             drawn.append(rec.samples[:, 0].float())
             calls, seconds = rec.nfe, seconds + rec.seconds
-        lines.append([f"{scale:g}", *read(net, torch.stack(drawn)), str(calls), f"{seconds:.0f}"])
+        lines.append(
+            [
+                "Ten classes",
+                f"{scale:g}",
+                *read(net, torch.stack(drawn)),
+                str(calls),
+                f"{seconds:.0f}",
+            ]
+        )
     images, labels = load_digits(folder / "held_out")
     real = torch.stack([images[labels == label][:samples] for label in range(10)])
-    lines.append(["real digits", *read(net, real), "-", "-"])
+    lines.append(["Ten classes", "real digits", *read(net, real), "-", "-"])
     return lines, accuracy
 
 

@@ -25,7 +25,7 @@ from .sources import open_items
 from .tables import markdown
 
 SAMPLES, STRENGTH, ITERATIONS = 2, 2.57, 300
-HEADER = ["slices", "prior, mean of 2", "TV", "gain", "fall of the prior", "misfit"]
+HEADER = ["case", "slices", "prior, mean of 2", "TV", "gain", "fall of the prior", "misfit"]
 
 
 def zoomed(x: Tensor, factor: float) -> Tensor:
@@ -78,7 +78,7 @@ def row(name: str, plain: float | None) -> tuple[list[str], float]:
         found.append([*scores, float(rec.misfit.mean())])
     ours, tv_psnr, misfit = torch.tensor(found).mean(0).tolist()
     fall = "-" if plain is None else f"{plain - ours:.1f}"
-    cells = [name, f"{ours:.1f}", f"{tv_psnr:.1f}", f"{ours - tv_psnr:+.1f}", fall]
+    cells = ["4x", name, f"{ours:.1f}", f"{tv_psnr:.1f}", f"{ours - tv_psnr:+.1f}", fall]
     return [*cells, f"{misfit:.2f}"], ours
 
 
