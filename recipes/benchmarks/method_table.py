@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
     problems = list(dict.fromkeys(problem for problem, _ in found))
     problems.sort(key=lambda name: name != PROBLEM)
     names = [name for name, method in METHODS.items() if not method.deterministic]
-    names += [name for _, name in found if name not in names]
+    papers = dict.fromkeys(name for _, name in found if name not in names)
     lines = [
         TITLE,
         "8x8 Gaussian problems whose posterior is known; excess KL in nats at the defaults (2048 "
@@ -38,16 +39,25 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
         f'deviations, and trace of the covariance over the true one, on "{PROBLEM}". Below 0: '
         "within the scatter of the samples (0.1). `python -m recipes.benchmarks.posteriors "
         "--only methods` measures, `python -m recipes.benchmarks.method_table` writes this.\n",
+        *_lines(found, names, problems),
+        "\nThe papers' constants, which are meant for other noise and scales, on the first problem:\n",
+        *_lines(found, papers, [PROBLEM]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(found: dict, names: Iterable[str], problems: list[str]) -> list[str]:
+    lines = [
         "| method | " + " | ".join(problems) + " | calls | vjps | mean | trace |",
         "|---|" + "---|" * (len(problems) + 4),
     ]
-    for name in dict.fromkeys(names):
+    for name in names:
         cells = [_excess(found.get((problem, name))) for problem in problems]
         first = found.get((PROBLEM, name), {})
         cells += [str(first.get(key, "")) for key in ("nfe", "vjps")]
         cells += [_plain(first.get(key)) for key in ("mean_error", "trace")]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _excess(row: dict[str, Any] | None) -> str:
