@@ -40,7 +40,7 @@ def table(found: dict[tuple[str, str], dict[str, Any]]) -> str:
         "within the scatter of the samples (0.1). `python -m recipes.benchmarks.posteriors "
         "--only methods` measures, `python -m recipes.benchmarks.method_table` writes this.\n",
         *_lines(found, names, problems),
-        "\nThe papers' constants, which are meant for other noise and scales, on the first problem:\n",
+        "\nThe papers' constants, meant for other noise and scales, on the first problem:\n",
         *_lines(found, papers, [PROBLEM]),
     ]
     return "\n".join(lines) + "\n"
