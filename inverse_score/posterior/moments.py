@@ -189,11 +189,11 @@ def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4)
     noise = Noise(0, [0])
     channels = like.shape[1]
 
-    def probe(k: int, lit: Tensor) -> Tensor:
-        """F N F^T z times z of each lit channel: (B, C, H, W)."""
-        z = noise.rademacher(like, k)
-        own = (z * lit[:, None, None]).expand(len(data), *like.shape[1:])
-        return spectrum.forward(data.normal(spectrum.inverse(own.contiguous())))
+    def probe(k: int, lit: Tensor) -> tuple[Tensor, Tensor]:
+        """Random signs z in the lit channels, and F N F^T z: (1, C, H, W), (B, C, H, W)."""
+        z = noise.rademacher(like, k) * lit[:, None, None]
+        own = z.expand(len(data), *like.shape[1:]).contiguous()
+        return z, spectrum.forward(data.normal(spectrum.inverse(own)))
 
     def averaged(draws: list[Tensor]) -> Tensor:
         stacked = torch.stack(draws)
@@ -205,16 +205,14 @@ def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4)
         return torch.where(per_item(exact, mean) > 0, mean, smooth)
 
     def column(j: int, count: int) -> Tensor:
-        lit = torch.eye(channels)[j].to(like)
-        draws = [probe(k, lit) * noise.rademacher(like, k)[:, j : j + 1] for k in range(count)]
-        return averaged(draws)
+        pairs = [probe(k, torch.eye(channels)[j].to(like)) for k in range(count)]
+        return averaged([z[:, j : j + 1] * Nz for z, Nz in pairs])
 
     if channels > 2 and _mixes(column(0, 1)):
         blocks = torch.stack([column(j, 2) for j in range(channels)], 2)
         return (blocks + blocks.transpose(1, 2)) / 2
-    lit = torch.ones(channels).to(like)
-    draws = [probe(k, lit) * noise.rademacher(like, k) for k in range(probes)]
-    return averaged(draws).clamp_min(0.0)
+    pairs = [probe(k, torch.ones(channels).to(like)) for k in range(probes)]
+    return averaged([z * Nz for z, Nz in pairs]).clamp_min(0.0)
 
 
 def _mixes(column: Tensor) -> bool:
