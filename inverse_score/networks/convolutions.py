@@ -55,7 +55,8 @@ class Conv3x3(nn.Conv2d):
                 return None
             with torch.inference_mode(False), torch.no_grad():
                 held = weight.detach()
-                self._kernels = (state, winograd.transform_kernels(held), held)
+                kernels = winograd.transform_kernels(held).contiguous()
+                self._kernels = (state, kernels, held)
             Conv3x3._kept_now += needed
         return self._kernels[1]
 

@@ -21,7 +21,7 @@ _TILE, _TAPS = 4, 3
 _PATCH = _TILE + _TAPS - 1
 # Below these the transforms cost more than the products save; the first number of pixels is for
 # kernels transformed beforehand, the second for those transformed in every call.
-_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 64, 1024
+_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 64, 256
 # Tiles a strip: its 36 matrices stay in the cache of one core.
 _STRIP = 512
 
@@ -47,88 +47,162 @@ def conv3x3(
 ) -> Tensor:
     """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W.
 
-    kernels: transform_kernels(weight), where it is known; it is not differentiated.
+    kernels: transform_kernels(weight), where it is known.
     """
-    if kernels is not None:
-        y = _convolve(x, kernels)
-    elif torch.is_grad_enabled():
-        y = _Conv3x3.apply(x, weight)
-    else:
-        y = _convolve(x, transform_kernels(weight))
-    if bias is None:
-        return y
-    return y + bias[:, None, None] if torch.is_grad_enabled() else y.add_(bias[:, None, None])
+    if kernels is None:
+        kernels = transform_kernels(weight.detach())
+    if torch.is_grad_enabled():
+        return _Conv3x3.apply(x, weight, bias, kernels)
+    return _convolve(x, kernels, bias)
 
 
 class _Conv3x3(torch.autograd.Function):
-    """The transformed convolution with its derivatives in transformed form, of any order."""
+    """The transformed convolution with its derivatives in transformed form, of any order.
+
+    kernels = transform_kernels(weight) are an argument in order to be kept for the derivatives;
+    the function's derivative by them is counted in that by weight.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return _convolve(x, transform_kernels(weight))
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, kernels: Tensor) -> Tensor:
+        return _convolve(x, kernels, bias)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+        x, weight, _, kernels = inputs
+        ctx.save_for_backward(x, weight, kernels)
+        ctx.save_for_forward(x, kernels)
 
     @staticmethod
     def backward(ctx, dy: Tensor):  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        dx = dweight = None
-        if ctx.needs_input_grad[0]:
-            dx = conv3x3(dy, weight.flip(2, 3).transpose(0, 1))
-        if ctx.needs_input_grad[1]:
-            dweight = _weight_gradient(x, dy)
-        return dx, dweight
+        x, weight, kernels = ctx.saved_tensors
+        by_x, by_weight, by_bias, _ = ctx.needs_input_grad
+        dbias = dy.sum((0, 2, 3)) if by_bias else None
+        if not torch.is_grad_enabled():
+            return *_gradients(x, kernels, dy, by_x, by_weight), dbias, None
+        dx = conv3x3(dy, weight.flip(2, 3).transpose(0, 1)) if by_x else None
+        return dx, _weight_gradient(x, dy) if by_weight else None, dbias, None
 
     @staticmethod
-    def jvp(ctx, dx, dweight):  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        return _convolve(dx, transform_kernels(weight)) + _convolve(x, transform_kernels(dweight))
+    def jvp(ctx, dx, dweight, dbias, _):  # type: ignore[override]
+        x, kernels = ctx.saved_tensors
+        dy = _convolve(x, transform_kernels(dweight), dbias)
+        return dy + _convolve(dx, kernels, None)
 
 
-def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    outer, _, inner = _matrices(x.dtype)
-    strips = []
-    for tiles in _strips(_tiles(x, 1, _PATCH)):
-        batch, rows, columns, channels = tiles.shape[:4]
-        tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
-        products = torch.bmm((inner @ tiles).reshape(_PATCH**2, -1, channels), kernels)
-        y = (outer @ products.reshape(_PATCH**2, -1)).reshape(
-            _TILE, _TILE, batch, rows, columns, -1
-        )
-        y = y.permute(2, 3, 0, 4, 1, 5)
-        strips.append(y.reshape(batch, rows * _TILE, columns * _TILE, -1))
-    y = strips[0] if len(strips) == 1 else torch.cat(strips, dim=1)
-    return y[:, :height, :width].permute(0, 3, 1, 2)
+def _convolve(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
+    batch, _, height, width = x.shape
+    outer, row = _matrices(x.dtype)[0], 0
+    y: Tensor = None  # type: ignore[assignment]
+    tiles = _tiles(x, 1, _PATCH)
+    rows, columns = tiles.shape[1:3]
+    for strip in _strips(tiles):
+        products = torch.bmm(_inner(strip), kernels)
+        if y is None:
+            y = _channels_last(products, batch, rows * _TILE, columns * _TILE, products.shape[2])
+            into = y.permute(0, 2, 3, 1).unflatten(2, (-1, _TILE)).unflatten(1, (-1, _TILE))
+        part = outer @ products.reshape(_PATCH**2, -1)
+        part = part.reshape(_TILE, _TILE, batch, -1, columns, products.shape[2])
+        into.narrow(1, row, strip.shape[1]).copy_(part.permute(2, 3, 0, 4, 1, 5))
+        row += strip.shape[1]
+    y = y if bias is None else y.add_(bias[:, None, None])
+    if y.shape[2:] == x.shape[2:]:
+        return y
+    whole = _channels_last(y, batch, height, width, y.shape[1])
+    return whole.copy_(y[..., :height, :width])
+
+
+def _channels_last(like: Tensor, batch: int, height: int, width: int, channels: int) -> Tensor:
+    """Memory for (B, C, H, W); no view of other memory, which forward derivatives refuse."""
+    strides = (height * width * channels, 1, width * channels, channels)
+    return like.new_empty_strided((batch, channels, height, width), strides)
+
+
+def _gradients(
+    x: Tensor, kernels: Tensor, dy: Tensor, by_x: bool, by_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """(d<y, dy> / dx, d<y, dy> / dweight): the adjoints of the forward pass's own steps.
+
+    Both begin with A dy A^T, and the kernels of the forward pass serve again.
+    """
+    total = None
+    dx = _Overlap(dy, x.shape) if by_x else None
+    pairs = zip(_strips(_tiles(x, 1, _PATCH)), _strips(_tiles(dy, 0, _TILE)), strict=True)
+    for tiles, errors in pairs:
+        m = _outer_adjoint(errors)
+        if by_weight:
+            v = _inner(tiles)
+            product = m.transpose(1, 2)
+            total = torch.bmm(product, v) if total is None else total.baddbmm_(product, v)
+        if dx is not None:
+            dx.add(torch.bmm(m, kernels.transpose(1, 2)), errors.shape[1])
+    return None if dx is None else dx.result(), None if total is None else _kernel_adjoint(total)
+
+
+class _Overlap:
+    """The sum of overlapping tiles: sum_tiles B d B^T, the adjoint of cutting and transforming."""
+
+    def __init__(self, dy: Tensor, shape: torch.Size):
+        batch, channels, self.height, self.width = shape
+        rows, columns = (-(-length // _TILE) + 1 for length in shape[2:])
+        # Tiles begin one pixel outside and reach two into the next.
+        self.sum = dy.new_zeros(batch, rows, _TILE, columns, _TILE, channels)
+        self.row = 0
+
+    def add(self, products: Tensor, rows: int) -> None:
+        """products (36, tiles, C) of the next rows of tiles."""
+        batch, columns = len(self.sum), self.sum.shape[3] - 1
+        d = _matrices(products.dtype)[2].t() @ products.reshape(_PATCH**2, -1)
+        d = d.reshape(_PATCH, _PATCH, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        for down, height in ((0, _TILE), (1, _PATCH - _TILE)):
+            upper = self.sum.narrow(1, self.row + down, rows).narrow(2, 0, height)
+            part = d.narrow(2, down * _TILE, height)
+            for right, width in ((0, _TILE), (1, _PATCH - _TILE)):
+                into = upper.narrow(3, right, columns).narrow(4, 0, width)
+                into.add_(part.narrow(4, right * _TILE, width))
+        self.row += rows
+
+    def result(self) -> Tensor:
+        """(B, C, H, W)."""
+        batch, rows, _, columns, _, channels = self.sum.shape
+        dx = self.sum.reshape(batch, rows * _TILE, columns * _TILE, channels)
+        dx = dx.narrow(1, 1, self.height).narrow(2, 1, self.width)
+        return dx.contiguous().permute(0, 3, 1, 2)
 
 
 def _weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
     """sum_tiles G^T [(B^T d B) (A dy A^T)^T] G: d<y, dy> / d weight, (O, C, 3, 3)."""
-    outer, kernel, inner = _matrices(x.dtype)
-    total = 0
     pairs = zip(_strips(_tiles(x, 1, _PATCH)), _strips(_tiles(dy, 0, _TILE)), strict=True)
-    for tiles, errors in pairs:
-        in_channels, out_channels = tiles.shape[3], errors.shape[3]
-        tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
-        errors = errors.permute(4, 5, 0, 1, 2, 3).reshape(_TILE**2, -1)
-        v = (inner @ tiles).reshape(_PATCH**2, -1, in_channels)
-        m = (outer.t() @ errors).reshape(_PATCH**2, -1, out_channels)
-        total = total + torch.bmm(m.transpose(1, 2), v)
-    gradient = kernel.t() @ total.reshape(_PATCH**2, -1)  # type: ignore[union-attr]
-    return gradient.reshape(_TAPS, _TAPS, out_channels, in_channels).permute(2, 3, 0, 1)
+    total = sum(
+        torch.bmm(_outer_adjoint(errors).transpose(1, 2), _inner(tiles)) for tiles, errors in pairs
+    )
+    return _kernel_adjoint(total)  # type: ignore[arg-type]
 
 
 def transform_kernels(weight: Tensor) -> Tensor:
-    """G g G^T of every kernel: (36, C, O)."""
-    out_channels, in_channels = weight.shape[:2]
-    flat = weight.transpose(0, 1).reshape(-1, _TAPS**2)
-    kernels = _matrices(weight.dtype)[1] @ flat.t()
-    return kernels.reshape(-1, in_channels, out_channels)
+    """G g G^T of every kernel: (36, C, O), the transpose of what lies in memory."""
+    flat = _matrices(weight.dtype)[1] @ weight.reshape(-1, _TAPS**2).t()
+    return flat.reshape(-1, *weight.shape[:2]).transpose(1, 2)
+
+
+def _kernel_adjoint(total: Tensor) -> Tensor:
+    """G^T k G of (36, O, C): (O, C, 3, 3)."""
+    flat = total.reshape(_PATCH**2, -1).t() @ _matrices(total.dtype)[1]
+    return flat.reshape(*total.shape[1:], _TAPS, _TAPS)
+
+
+def _inner(tiles: Tensor) -> Tensor:
+    """B^T d B of tiles (B, r, c, C, 6, 6): (36, tiles, C)."""
+    flat = tiles.permute(4, 5, 0, 1, 2, 3).reshape(_PATCH**2, -1)
+    return (_matrices(tiles.dtype)[2] @ flat).reshape(_PATCH**2, -1, tiles.shape[3])
+
+
+def _outer_adjoint(errors: Tensor) -> Tensor:
+    """A e A^T of tiles (B, r, c, O, 4, 4): (36, tiles, O)."""
+    flat = errors.permute(4, 5, 0, 1, 2, 3).reshape(_TILE**2, -1)
+    return (_matrices(errors.dtype)[0].t() @ flat).reshape(_PATCH**2, -1, errors.shape[3])
 
 
 def _tiles(x: Tensor, border: int, size: int) -> Tensor:

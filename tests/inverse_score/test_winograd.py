@@ -28,13 +28,23 @@ def test_winograd_gradients_equal_the_direct_ones():
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
 
 
-def test_winograd_has_second_derivatives():
-    """d <J_x v, u> / d weight, by double backward."""
+# PyTorch's own, when it first differentiates forwards.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")
+def test_winograd_has_derivatives_of_both_modes_batched_and_second():
+    """Against finite differences: gradients, many at once, d y / d s, and d <J_x v, u> / d weight.
+
+    5 x 6 pixels end within a tile, 8 x 4 with one.
+    """
     torch.manual_seed(0)
-    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(winograd.conv3x3, (x, weight))
-    assert torch.autograd.gradgradcheck(winograd.conv3x3, (x, weight))
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    for size in ((5, 6), (8, 4)):
+        x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
+        inputs = (x, weight, bias)
+        assert torch.autograd.gradcheck(
+            winograd.conv3x3, inputs, check_forward_ad=True, check_batched_grad=True
+        )
+    assert torch.autograd.gradgradcheck(winograd.conv3x3, inputs)
 
 
 def test_winograd_maps_over_cotangents():
@@ -56,12 +66,15 @@ def test_winograd_rounding_in_single_precision_is_a_few_parts_in_a_million():
 
 
 def test_strips_do_not_show():
-    """An image of many strips against the same convolution in one piece."""
+    """An image of many strips, and its gradients, against the convolution in one piece."""
     torch.manual_seed(0)
-    x, weight = torch.randn(1, 64, 200, 60).double(), torch.randn(64, 64, 3, 3).double()
+    x = torch.randn(1, 64, 200, 60, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(64, 64, 3, 3, dtype=torch.float64, requires_grad=True)
     assert winograd._STRIP < 50 * 15
-    want = functional.conv2d(x, weight, padding=1)
-    torch.testing.assert_close(winograd.conv3x3(x, weight), want, rtol=1e-11, atol=1e-9)
+    want, got = functional.conv2d(x, weight, padding=1), winograd.conv3x3(x, weight)
+    torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-9)
+    for a, b in zip(*(torch.autograd.grad(y, (x, weight), want) for y in (got, want)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-6)
 
 
 def _upfirdn(x, kernel, up=1, down=1, pad=(0, 0)):
