@@ -111,16 +111,38 @@ def turned_pixels(size: tuple[int, int], elements: list[tuple[int, int]]) -> np.
     return np.stack(sources, -1).astype(np.int32)
 
 
-def orbits(size: tuple[int, int]) -> np.ndarray:
-    """(H W,) number of each column-major pixel's orbit under all symmetries of the grid.
+@dataclass(frozen=True)
+class Orbits:
+    """Pixel p, listed in column-major order, is members[member[p]] of pixel first[orbit[p]].
 
-    Orbits of neighbouring numbers lie near each other: they follow a Morton curve.
+    orbit and member: (H W,); first: (N,) column-major. Orbits of neighbouring numbers lie near
+    each other: they follow a Morton curve.
     """
+
+    orbit: np.ndarray
+    member: np.ndarray
+    first: np.ndarray
+    members: list[tuple[int, int]]
+
+
+def orbits(size: tuple[int, int], elements: list[tuple[int, int]]) -> Orbits:
+    """The orbits of pixels under the largest group M for which elements M = elements."""
     H, W = size
-    turns = range(4) if H == W else (0, 2)
-    raster = turned_pixels(size, [(k, m) for k in turns for m in (0, 1)]).min(1)
+    dihedral = [(k, m) for k in range(4) for m in (0, 1)]
+    members = [h for h in dihedral if {after(g, h) for g in elements} == set(elements)]
+    rasters = turned_pixels(size, members)
+    # The first pixel of an orbit in raster order is h p, so p is the inverse of h, applied to it.
+    chosen, first = rasters.argmin(1), rasters.min(1)
+    inverse = np.array([[after(g, h) for g in members].index((0, 0)) for h in members])
     curve = np.zeros(H * W, np.int64)
     for bit in range(max(size).bit_length()):
-        curve |= ((raster % W >> bit) & 1).astype(np.int64) << 2 * bit
-        curve |= ((raster // W >> bit) & 1).astype(np.int64) << 2 * bit + 1
-    return np.unique(curve, return_inverse=True)[1]
+        curve |= ((first % W >> bit) & 1).astype(np.int64) << 2 * bit
+        curve |= ((first // W >> bit) & 1).astype(np.int64) << 2 * bit + 1
+    _, example, orbit = np.unique(curve, return_index=True, return_inverse=True)
+    first = first[example]
+    return Orbits(orbit, inverse[chosen], first % W * H + first // W, members)
+
+
+def after(g: tuple[int, int], h: tuple[int, int]) -> tuple[int, int]:
+    """g h, h applied first: a mirror turns a rotation before it into its inverse."""
+    return (g[0] + (-h[0] if g[1] else h[0])) % 4, g[1] ^ h[1]
