@@ -13,6 +13,7 @@ from inverse_score.io.checkpoints.layouts import LAYOUTS
 from inverse_score.io.checkpoints.parts import released_shapes
 from inverse_score.networks import build_network
 from inverse_score.networks.conditioning import Schedule
+from inverse_score.networks.layers import dropout
 from inverse_score.networks.score_network import parameter_count
 from inverse_score.sde import VPSDE
 from recipes.benchmarks.parity_cases import CASES, formula
@@ -164,3 +165,23 @@ def test_networks_can_be_differentiated_twice():
     (pushed,) = torch.autograd.grad(pulled, dummy, v)
     (pulled_v,) = torch.autograd.grad(network(x, t), x, v)
     torch.testing.assert_close((v * pushed).sum(), (v * pulled_v).sum())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_drops_its_share_of_independent_entries_and_keeps_the_mean(share):
+    """Shares by their binomial standard errors; neighbours, four of which share one number."""
+    torch.manual_seed(0)
+    h = torch.ones(4, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    dropped = dropout(h, share)
+    error = (share * (1 - share) / h.numel()) ** 0.5
+    assert abs(float((dropped == 0).double().mean()) - share) < 4 * error
+    assert abs(float(dropped.double().mean()) - 1) < 4 * error / (1 - share)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=1e-4)
+    zero = (dropped == 0).permute(0, 2, 3, 1).flatten()
+    for step in (1, 2, 3, 4):
+        pairs = float((zero[:-step] & zero[step:]).double().mean())
+        assert abs(pairs - share**2) < 4 * error
+    assert not torch.equal(dropped, dropout(h, share))
+    odd = dropout(torch.ones(1, 3, 5, 7), share)
+    assert odd.shape == (1, 3, 5, 7)
+    torch.testing.assert_close(dropout(h, 1.0), torch.zeros_like(h))
