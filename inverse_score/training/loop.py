@@ -147,7 +147,7 @@ class Run:
             self._skip(getattr(self.items.source, "complaints", ()))
         began = saved = time.monotonic()
         for images, labels, complaints in self._batches():
-            loss = self._update(images, labels)
+            loss = self.update(images, labels)
             self.step += 1
             self._report(loss, complaints, callback)
             now = time.monotonic()
@@ -178,7 +178,7 @@ class Run:
                 images = images.contiguous(memory_format=torch.channels_last)
             yield images, labels.to(workers.device, non_blocking=True), complaints
 
-    def _update(self, images: Tensor, labels: Tensor) -> Tensor:
+    def update(self, images: Tensor, labels: Tensor) -> Tensor:
         """One step of AdamW on the mean loss of the global batch, which is returned."""
         config, world = self.config, self.workers.world
         lr = config.optimizer.lr_at(self.step, config.train.steps)

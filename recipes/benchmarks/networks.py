@@ -12,10 +12,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,10 @@ from inverse_score.io.checkpoints.layouts import song
 from inverse_score.io.checkpoints.parts import assemble
 from inverse_score.networks import build_network
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
+from inverse_score.training.config import as_config
+from inverse_score.training.items import Items
+from inverse_score.training.loop import Run
+from inverse_score.training.workers import join
 
 from .parity_cases import CASES, Case
 from .reference_networks import Missing, clone, run, score_sde_network
@@ -74,14 +81,46 @@ def both(preset: str, size: int) -> tuple[nn.Module, nn.Module]:
     return theirs, ours
 
 
-def train(call: Callable[[Tensor, Tensor], Tensor], optimizer: Any, x: Tensor, t: Tensor) -> None:
-    """One step of denoising score matching with Adam."""
-    optimizer.zero_grad(set_to_none=True)
-    sigma = (0.01 * (50 / 0.01) ** t)[:, None, None, None]
-    noise = torch.randn_like(x)
-    loss = (call(x + sigma * noise, t) * sigma + noise).square().mean()
-    loss.backward()
-    optimizer.step()
+def steps(theirs: nn.Module, ours: nn.Module, preset: str, images: Tensor, folder: Path) -> dict:
+    """Who: one whole training step as their code takes it and as `train` does.
+
+    Denoising score matching in continuous time, dropout, gradient clipping, Adam with warm-up and
+    the weights' moving average, with the numbers of configs/ve/cifar10_ncsnpp_continuous.py.
+    """
+    found = {"theirs": _their_step(theirs, PRESETS[preset].config["sde"], images)}
+    precisions = {"ours": "float32"}
+    if has_quick_bfloat16("cpu"):
+        precisions["bfloat16"] = "bfloat16"
+    for who, precision in precisions.items():
+        config = as_config({
+            "out": str(folder / who), "sde": PRESETS[preset].config["sde"], "t_min": 1e-5,
+            "loss": {"name": "denoising", "times": "uniform", "weighting": "sigma2"},
+            "optimizer": {"lr": 2e-4, "warmup": 5000, "clip": 1.0, "ema": 0.999},
+            "train": {"batch_size": len(images), "precision": precision, "device": "cpu",
+                      "channels_last": precision == "bfloat16"},
+        })  # fmt: skip
+        with join("cpu", len(images), 1) as workers:
+            run = Run(config, Items(images, 0), None, copy.deepcopy(ours), workers, False)
+        found[who] = lambda run=run: run.update(images, torch.full((len(images),), -1))
+    return found
+
+
+def _their_step(network: nn.Module, sde: dict[str, Any], images: Tensor) -> Callable[[], Any]:
+    losses = importlib.import_module("losses")
+    optim = SimpleNamespace(optimizer="Adam", lr=2e-4, beta1=0.9, eps=1e-8, weight_decay=0,
+                            warmup=5000, grad_clip=1.0)  # fmt: skip
+    config = SimpleNamespace(optim=optim)
+    average = importlib.import_module("models.ema").ExponentialMovingAverage
+    state = {
+        "model": network, "optimizer": losses.get_optimizer(config, network.parameters()),
+        "ema": average(network.parameters(), decay=0.999), "step": 0,
+    }  # fmt: skip
+    step = losses.get_step_fn(
+        importlib.import_module("sde_lib").VESDE(sde["sigma_min"], sde["sigma_max"]),
+        train=True, optimize_fn=losses.optimization_manager(config), reduce_mean=True,
+        continuous=True, likelihood_weighting=False,
+    )  # fmt: skip
+    return lambda: step(state, images)
 
 
 def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
@@ -102,7 +141,9 @@ def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
                 calls["bfloat16"] = (quick, InBfloat16(quick))
             rows.append(_row(name, "forward", *_forward(calls, x, t, repeats)))
             print(rows[-1], flush=True)
-            rows.append(_row(name, "training step", _training(calls, x, t, repeats), {}))
+            with TemporaryDirectory() as folder:
+                turns = steps(theirs, ours, preset, x, Path(folder))
+                rows.append(_row(name, "training step", _training(turns, repeats), {}))
             print(rows[-1], flush=True)
     return rows
 
@@ -125,16 +166,12 @@ def _forward(
     return {who: min(found[1:]) for who, found in times.items()}, gaps
 
 
-def _training(calls: dict, x: Tensor, t: Tensor, repeats: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {who: [] for who in calls}
-    optimizers = {
-        who: torch.optim.Adam([p for p in network.train().parameters() if p.requires_grad])
-        for who, (network, _) in calls.items()
-    }
+def _training(turns: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {who: [] for who in turns}
     for _ in range(repeats + 1):
-        for who, (_, call) in calls.items():
+        for who, step in turns.items():
             start = time.process_time()
-            train(call, optimizers[who], x, t)
+            step()
             times[who].append(time.process_time() - start)
     return {who: min(found[1:]) for who, found in times.items()}
 
@@ -158,30 +195,36 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sections = []
+    sections = {}
     if arguments.only != "speed":
-        sections.append(("Parity", parity(arguments.clones)))
+        sections["Parity"] = parity(arguments.clones)
     if arguments.only != "parity":
-        rows = speed(arguments.clones, arguments.repeats, arguments.size)
-        sections.append((f"Speed on one thread ({platform.machine()} CPU)", rows))
-    text = "\n\n".join(f"## {title}\n\n" + "\n".join(rows) for title, rows in sections)
-    print(text)
+        title = f"Speed on one thread ({platform.machine()} CPU)"
+        sections[title] = speed(arguments.clones, arguments.repeats, arguments.size)
+    for title, rows in sections.items():
+        print("\n".join([f"## {title}", "", *rows]))
     if arguments.save:
-        save(text)
+        save(sections)
 
 
-def save(text: str) -> None:
-    """Replace the sections of results/networks.md that were measured."""
+def save(sections: dict[str, list[str]]) -> None:
+    """Put the measured rows into results/networks.md, in the place of their earlier values."""
     RESULTS.parent.mkdir(exist_ok=True)
-    old = ""
+    tables: dict[str, dict[str, str]] = {}
     with contextlib.suppress(FileNotFoundError):
-        old = RESULTS.read_text()
-    head = "# Released networks\n\nBy `python -m recipes.benchmarks.networks CLONES --save`.\n\n"
-    kept = {part.partition("\n")[0]: part for part in old.split("## ")[1:]}
-    for part in text.split("## ")[1:]:
-        kept[part.partition("\n")[0]] = part
-    body = "\n\n".join("## " + part.strip() for part in kept.values())
-    RESULTS.write_text(head + body + "\n")
+        for part in RESULTS.read_text().split("\n## ")[1:]:
+            title, *lines = part.splitlines()
+            tables[title] = {_key(line): line for line in lines if line.startswith("|")}
+    for title, rows in sections.items():
+        tables.setdefault(title, {}).update({_key(row): row for row in rows})
+    parts = ["# Released networks\n\nBy `python -m recipes.benchmarks.networks CLONES --save`."]
+    parts += ["\n".join([f"## {title}", "", *rows.values()]) for title, rows in tables.items()]
+    RESULTS.write_text("\n\n".join(parts) + "\n")
+
+
+def _key(row: str) -> str:
+    """The first two cells, which say what a row is about; of the head, whatever they are."""
+    return "|".join(row.split("|")[:3])
 
 
 if __name__ == "__main__":
