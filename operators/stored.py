@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
-# Entries of a tile's part of the table: 3 MB in float32 for a batch of 8.
-_TILE = 3 << 15
+# Entries of a tile's part of the table, for products and for scattering, where threads share tiles.
+_TILE, _SCATTERED_TILE = 1 << 18, 1 << 16
 # Rays whose weights are made at once: what set-up needs beside the weights that stay.
-_RAYS = 1024
+_RAYS = 512
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ class StoredRays:
         both: bool,
     ):
         self.copies, self.count, self.both = len(elements), len(rays), both
+        self.pixels = rays.size[0] * rays.size[1]
         grid = orbits(rays.size, elements)
-        tiles = 1 if device.type == "cuda" else round(len(grid.first) * self.copies / _TILE)
+        share = _TILE if both else _SCATTERED_TILE
+        tiles = 1 if device.type == "cuda" else round(len(grid.first) * self.copies / share)
         edges = np.linspace(0, len(grid.first), max(1, tiles) + 1).astype(np.int64)
         self.tiles, rows, members = [], [], []
         for row, member, weights in _segments(rays, grid, edges, _NUMPY[dtype]):
@@ -109,7 +111,12 @@ class StoredRays:
         parts = z.split([tile.by_segments.shape[0] for tile in self.tiles])
         table = _joined(self._by_orbits(parts)).view(-1, batch)
         images = _chosen(table, t["place"])
-        return images.index_add_(0, t["again"], _chosen(table, t["more"]))
+        if len(images) > self.pixels:
+            images = images.unflatten(0, (self.pixels, -1)).sum(1)
+        # Number by number: rows are added one call each.
+        again = t["again"][:, None] * batch + torch.arange(batch, device=rows.device)
+        more = _chosen(table, t["more"])
+        return images.view(-1).index_add_(0, again.view(-1), more.view(-1)).view(-1, batch)
 
     def _by_orbits(self, parts: tuple[Tensor, ...]) -> list[Tensor]:
         if self.both:
@@ -160,19 +167,20 @@ def _scattered(tile: Tile, segments: Tensor) -> Tensor:
 
 
 def _places(source: np.ndarray) -> dict[str, np.ndarray]:
-    """source: the raster pixel of each entry of the table; place: an entry of each pixel.
+    """source: the raster pixel of each entry of the table; place: as many entries of each pixel.
 
-    Other entries of a pixel that its orbit, or the elements, show more than once: more (L,), of
-    the pixels again (L,).
+    An orbit under fewer than all members shows its pixels more than once: more (L,) are these
+    entries, again (L,) their pixels.
     """
     order = np.argsort(source, kind="stable")
-    shown = source[order]
-    first = np.append(True, shown[1:] != shown[:-1])
+    shown, counts = source[order], np.bincount(source)
+    nth = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    regular = nth < counts.min()
     return {
         "source": source,
-        "place": order[first],
-        "again": shown[~first],
-        "more": order[~first],
+        "place": order[regular],
+        "again": shown[~regular],
+        "more": order[~regular],
     }
 
 
