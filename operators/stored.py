@@ -72,16 +72,14 @@ class StoredRays:
         share = _TILE if both else _SCATTERED_TILE
         tiles = 1 if device.type == "cuda" else round(len(grid.first) * self.copies / share)
         edges = np.linspace(0, len(grid.first), max(1, tiles) + 1).astype(np.int64)
-        self.tiles, rows, members = [], [], []
-        for row, member, weights in _segments(rays, grid, edges, _NUMPY[dtype]):
+        self.tiles, found = [], []
+        for *segments, weights in _segments(rays, grid, edges, _NUMPY[dtype]):
             self.tiles.append(_tile(weights, device, both))
-            rows.append(row)
-            members.append(member)
-        tables = {
-            **_places(turned_pixels(rays.size, elements)[grid.first].ravel()),
-            **_turns(np.concatenate(rows), np.concatenate(members), elements, grid.members),
-            "ends": np.append(0, np.cumsum(np.bincount(np.concatenate(rows), minlength=len(rays)))),
-        }
+            found.append(segments)
+        rows, members = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        tables = _places(turned_pixels(rays.size, elements)[grid.first].ravel())
+        tables |= _turns(rows, members, elements, grid.members)
+        tables["ends"] = np.append(0, np.cumsum(np.bincount(rows, minlength=len(rays))))
         self.tables = {
             name: torch.from_numpy(table.astype(np.int32)).to(device)
             for name, table in tables.items()
@@ -210,34 +208,44 @@ def _segments(
     # scipy costs a tenth of a second to import.
     from scipy.sparse import csr_matrix
 
-    # Columns: tile by tile, in each member by member, then orbit by orbit.
-    members, width = len(grid.members), np.diff(edges)
-    tile = np.searchsorted(edges, grid.orbit, "right") - 1
-    column = members * edges[tile] + grid.member * width[tile] + grid.orbit - edges[tile]
-    column = column.astype(np.int32)
+    column, blocks = _columns(grid, edges)
     # Of each tile: the ray, member and number of weights of each segment, the orbits and weights.
     # Untouched room costs no memory: half as much again as tiles need that share evenly.
-    room = int(3 * rays.lines().sum() / len(width)) + 1
+    room = int(3 * rays.lines().sum() / len(blocks)) + 1
     sizes = ((np.int32, 0), (np.int8, 0), (np.int32, 0), (np.int32, room), (dtype, room))
-    found = [[_Growing(kind, size) for kind, size in sizes] for _ in width]
+    found = [[_Growing(kind, size) for kind, size in sizes] for _ in blocks]
     for start in range(0, len(rays), _RAYS):
         chunk = np.arange(start, min(start + _RAYS, len(rays)))
         indptr, pixel, weight = sparse_rows(rays[chunk], dtype)
         arrays = (weight, column[pixel], indptr.astype(np.int32))
-        by_pixel = csr_matrix(arrays, shape=(len(chunk), members * int(edges[-1]))).tocsc()
-        for t, grown in enumerate(found):
-            for m in range(members):
-                a = members * edges[t] + m * width[t]
-                part = by_pixel[:, a : a + width[t]].tocsr()
+        by_column = csr_matrix(arrays, shape=(len(chunk), blocks[-1][-1].stop)).tocsc()
+        for spans, grown in zip(blocks, found, strict=True):
+            for member, span in enumerate(spans):
+                part = by_column[:, span].tocsr()
                 counts = np.diff(part.indptr)
                 met = np.flatnonzero(counts)
-                more = (chunk[met], np.full(len(met), m), counts[met], part.indices, part.data)
+                more = (chunk[met], np.full(len(met), member), counts[met], part.indices, part.data)
                 for numbers, new in zip(grown, more, strict=True):
                     numbers.append(new)
-    for count, grown in zip(width, found, strict=True):
-        rows, member, counts, orbit, weights = (numbers.all() for numbers in grown)
+    for count, grown in zip(np.diff(edges), found, strict=True):
+        rows, members, counts, orbit, weights = (numbers.all() for numbers in grown)
         ends = np.append(0, np.cumsum(counts)).astype(np.int32)
-        yield rows, member, csr_matrix((weights, orbit, ends), shape=(len(rows), count))
+        yield rows, members, csr_matrix((weights, orbit, ends), shape=(len(rows), count))
+
+
+def _columns(grid: Orbits, edges: np.ndarray) -> tuple[np.ndarray, list[list[slice]]]:
+    """Pixels as columns, tile by tile, in it member by member, then orbit by orbit.
+
+    (H W,) the column of each pixel, and of each tile the columns of each member.
+    """
+    count, width = len(grid.members), np.diff(edges)
+    tile = np.searchsorted(edges, grid.orbit, "right") - 1
+    column = count * edges[tile] + grid.member * width[tile] + grid.orbit - edges[tile]
+    starts = (count * edges[:-1])[:, None] + np.arange(count) * width[:, None]
+    blocks = [
+        [slice(int(a), int(a + n)) for a in row] for row, n in zip(starts, width, strict=True)
+    ]
+    return column.astype(np.int32), blocks
 
 
 class _Growing:
