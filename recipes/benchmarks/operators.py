@@ -233,7 +233,7 @@ def runs(calls: Calls, repeats: int, peer: str, parts: tuple[str, ...]) -> tuple
 
 def lines(quick: bool) -> list[str]:
     """The table, row by row."""
-    n, big, repeats = (32, 48, 2) if quick else (256, 512, 9)
+    n, big, repeats = (32, 48, 2) if quick else (256, 512, 25)
     uneven = np.sort(np.random.default_rng(0).uniform(0, np.pi, 180))
     scans = [
         (f"Radon {n}^2, 60 views, batch 1", n, equispaced(60), 1, ">= 8x ASTRA"),
