@@ -119,9 +119,11 @@ def save_classifier(
     path: str | os.PathLike[str],
     architecture: Mapping[str, Any] | None = None,
     card: Mapping[str, Any] | None = None,
+    *,
+    storage: str = "float32",
 ) -> None:
     """Write a noise-conditional classifier: carrier.network, with the SDE, range and t_min of the
-    prior it guides, in the layout of a prior file."""
+    prior it guides, in the layout of a prior file; storage as in `save_prior`."""
     header = {
         "kind": "classifier",
         "architecture": dict(architecture or describe_network(carrier.network)),  # type: ignore[arg-type]
@@ -130,7 +132,8 @@ def save_classifier(
         "t_min": carrier.t_min,
         "card": dict(carrier.card if card is None else card),
     }
-    write_weights(path, carrier.network.state_dict(), header)  # type: ignore[union-attr]
+    tensors = carrier.network.state_dict()  # type: ignore[union-attr]
+    write_weights(path, tensors, header, storage=storage)
 
 
 def load_classifier(

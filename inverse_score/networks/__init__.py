@@ -10,6 +10,8 @@ from typing import Any
 NETWORKS = {
     "unet": "unet:UNet",
     "classifier": "classifier:NoiseClassifier",
+    "mixture-unet": "mixture:MixtureUNet",
+    "mixture-classifier": "mixture:MixtureClassifier",
     "ncsnpp": "ncsnpp:NCSNpp",
     "ddpm": "ddpm:DDPM",
     "adm": "adm:ADM",

@@ -15,7 +15,27 @@ from ..sde import SDES, Time, per_item
 from .unet import Block, NoiseEmbedding, pad_to_multiple
 
 
-class NoiseClassifier(nn.Module):
+class Classifier(nn.Module):
+    """Logits (B, classes) of x_t (B, *event) at t (B,); `.config["classes"]` says how many."""
+
+    config: dict[str, Any]
+
+    def log_prob(self, labels: Tensor | int) -> Callable[[Tensor, Time], Tensor]:
+        """(x, t) -> log p(label | x_t) (B,), for `guide`; labels (B,) or one for all items."""
+        classes = self.config["classes"]
+        labels = torch.as_tensor(labels)
+        if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"labels must be integers from 0 to {classes - 1}; got {labels}")
+
+        def log_prob(x: Tensor, t: Time) -> Tensor:
+            chosen = labels.to(x.device).expand(len(x))[:, None]
+            logits = self(x, batch_time(t, x))
+            return torch.log_softmax(logits.float(), dim=1).gather(1, chosen)[:, 0]
+
+        return log_prob
+
+
+class NoiseClassifier(Classifier):
     """Logits (B, classes) of x_t (B, channels, H, W) at t (B,), for any H, W.
 
     The downward half of the U-Net on c_in x_t / alpha (Karras et al. 2022, table 1), conditioned
@@ -80,17 +100,3 @@ class NoiseClassifier(nn.Module):
             if depth < len(self.shrink):
                 x = self.shrink[depth](x)
         return self.logits(torch.cat(means, dim=1))
-
-    def log_prob(self, labels: Tensor | int) -> Callable[[Tensor, Time], Tensor]:
-        """(x, t) -> log p(label | x_t) (B,), for `guide`; labels (B,) or one for all items."""
-        classes = self.config["classes"]
-        labels = torch.as_tensor(labels)
-        if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(f"labels must be integers from 0 to {classes - 1}; got {labels}")
-
-        def log_prob(x: Tensor, t: Time) -> Tensor:
-            chosen = labels.to(x.device).expand(len(x))[:, None]
-            logits = self(x, batch_time(t, x))
-            return torch.log_softmax(logits.float(), dim=1).gather(1, chosen)[:, 0]
-
-        return log_prob

@@ -28,7 +28,8 @@ class UNet(nn.Module):
     widths: channels a level, each at half the resolution of the one before; blocks: residual
     blocks a level, on the way down and again on the way up; patch: pixels a side that the input
     folds into channels; norm: "group" or "none"; groups: of the 3x3 convolutions ("depthwise"
-    where it equals the width); attention: self-attention at the lowest level.
+    where it equals the width); attention: self-attention at the lowest level; hints: channels of a
+    second input of x's size, such as another denoiser's estimate, that F sees beside x.
     Preconditioning and first convolution run in float32 whatever autocast says: bfloat16 rounds x
     by 2^-9 of its size, a noise that matters at the small levels that end a sampler.
     """
@@ -46,20 +47,21 @@ class UNet(nn.Module):
         groups: int = 1,
         attention: bool = False,
         embedding: int = 128,
+        hints: int = 0,
     ):
         super().__init__()
         sde = {"name": "karras", "sigma_max": 80.0} if sde is None else dict(sde)
         self.config = {
             "channels": channels, "sde": sde, "sigma_data": sigma_data, "widths": list(widths),
             "blocks": blocks, "patch": patch, "norm": norm, "groups": groups,
-            "attention": attention, "embedding": embedding,
+            "attention": attention, "embedding": embedding, "hints": hints,
         }  # fmt: skip
         _check(self.config)
         self.sde = _build_sde(sde)
         self.sigma_data, self.patch = float(sigma_data), patch
         self.multiple = patch * 2 ** (len(widths) - 1)
         self.embed = NoiseEmbedding(embedding)
-        self.first = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.first = nn.Conv2d((channels + hints) * patch**2, widths[0], 3, padding=1)
         self.last = _zeroed(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
 
         def level(width: int) -> nn.ModuleList:
@@ -73,13 +75,13 @@ class UNet(nn.Module):
         self.attend = Attention(widths[-1]) if attention else nn.Identity()
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
         alpha = per_item(self.sde.alpha(t), x).to(dtype)
         s = per_item(self.sde.sigma(t), x).to(dtype) / alpha
         x0_plus_noise = x.to(dtype) / alpha
         c_skip, c_out, c_in = self.preconditioning(s)
-        raw = self.raw(c_in * x0_plus_noise, s.reshape(-1).log() / 4)
+        raw = self.raw(c_in * x0_plus_noise, s.reshape(-1).log() / 4, hint)
         return (c_skip * x0_plus_noise + c_out * raw.to(dtype)).to(x.dtype)
 
     def preconditioning(self, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,9 +89,10 @@ class UNet(nn.Module):
         total = s**2 + self.sigma_data**2
         return self.sigma_data**2 / total, s * self.sigma_data / total.sqrt(), total.rsqrt()
 
-    def raw(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def raw(self, x: Tensor, c_noise: Tensor, hint: Tensor | None = None) -> Tensor:
         """F(x, c_noise): the network proper, on unit-variance x of any size."""
         height, width = x.shape[-2:]
+        x = x if hint is None else torch.cat([x, hint.to(x.dtype)], dim=1)
         x = pad_to_multiple(x.to(self.first.weight.dtype), self.multiple)
         x = functional.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, enabled=False):
@@ -207,10 +210,11 @@ def _check(config: dict[str, Any]) -> None:
     if config["norm"] not in _NORMS:
         raise ValueError(f"norm must be one of {', '.join(_NORMS)}; got {config['norm']!r}")
     sizes = [*config["widths"], config["channels"], config["blocks"], config["patch"]]
-    if not config["widths"] or min(sizes) < 1 or config["groups"] < 1 or config["embedding"] < 8:
+    sizes += [config["groups"], config["hints"] + 1]
+    if not config["widths"] or min(sizes) < 1 or config["embedding"] < 8:
         raise ValueError(
-            "widths (at least one), channels, blocks, patch and groups must be >= 1 and "
-            f"embedding >= 8; got {config}"
+            "widths (at least one), channels, blocks, patch and groups must be >= 1, hints >= 0 "
+            f"and embedding >= 8; got {config}"
         )
     if not (math.isfinite(config["sigma_data"]) and config["sigma_data"] > 0):
         raise ValueError(f"sigma_data must be positive and finite; got {config['sigma_data']}")

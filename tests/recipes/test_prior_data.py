@@ -234,7 +234,8 @@ def made(tmp_path, name):
 @pytest.mark.parametrize("name", ["brain-mri", "body-ct", "digits"])
 def test_each_definition_trains_a_few_steps_on_what_prepare_made(tmp_path, name):
     dataset, held_out = datasets(made(tmp_path, name), size=16)
-    small = ["network.widths=[8, 8]", "network.blocks=1", "train.steps=2", "train.batch_size=2",
+    unet = "network.unet" if name == "digits" else "network"
+    small = [f"{unet}.widths=[8, 8]", f"{unet}.blocks=1", "train.steps=2", "train.batch_size=2",
              "train.evaluate_items=2", "train.measure=false", "train.evaluate_every=0",
              f"out={tmp_path / 'run'}"]  # fmt: skip
     small += [] if name == "digits" else ["data.crop=[16, 16]"]
