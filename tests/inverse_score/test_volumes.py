@@ -53,6 +53,25 @@ def test_the_quadratic_penalty_solves_its_normal_equations():
 
 
 @pytest.mark.parametrize("penalty", ["tv", "quadratic"])
+@pytest.mark.parametrize("b", [1e-5, 1e-12, 1e-200])
+def test_a_scale_far_below_the_data_makes_the_slices_one_and_that_one_solves_its_own_problem(
+    penalty, b
+):
+    """With all slices equal the step is that of their mean: sum_d M x = sum_d (M x_d + pull_d)."""
+    m, pull = draw(2, 1, 6, 3, 3, seed=4), draw(2, 1, 6, 3, 3, seed=5)
+    spectrum = torch.linspace(0.1, 30.0, 9, dtype=torch.float64).reshape(3, 3)
+    x = AlongZ(b, penalty).step(lambda v: spectrum * v, pull, m, 15)
+    expected = (m + pull / spectrum).mean(2, keepdim=True).expand_as(m)
+    torch.testing.assert_close(x, expected, atol=max(1e-6, 100 * b), rtol=0)
+
+
+def test_a_scale_far_above_the_data_leaves_the_step_of_each_slice_alone():
+    m, pull = draw(1, 1, 4, 2, 2), draw(1, 1, 4, 2, 2, seed=1)
+    x = AlongZ(1e9).step(lambda v: 3 * v, pull, m, 15)
+    torch.testing.assert_close(x, m + pull / 3)
+
+
+@pytest.mark.parametrize("penalty", ["tv", "quadratic"])
 def test_slices_that_are_alike_come_out_alike_and_nearer_the_truth_when_coupled(penalty):
     truth, A, y = volume_problem()
     options = {"noise_std": NOISE, "method": "dds", "steps": 20, "num_samples": 4}
