@@ -115,6 +115,16 @@ def moment_matching(
     return chosen(prior, data.noisy(5 * prior.sde.ratio(prior.t_min)), **options)
 
 
+def _run_moment_matching(
+    prior: Prior, data: Measurement, noise: Noise, plan: Plan, **options: Any
+) -> Tensor:
+    """The sampler's last mean, and a draw of what x_0 still varies about it there."""
+    cond = moment_matching(prior, data, **options)
+    u = plan.sample(cond, data, noise)
+    u = u + cond.rest(u, plan.times[-1], noise)
+    return u + data.pinv(data.residual(u)) if data.exact else u
+
+
 def _run_proximal(cls: type[consistency.Consistent]) -> tuple[Run, Any]:
     def run(
         prior: Prior,
@@ -224,7 +234,9 @@ def _proximal(cls: type[consistency.Consistent], **settings: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "moment-matching": _by_score(moment_matching, sampler="dpm++2m", needs_noise=False),
+    "moment-matching": Method(
+        _run_moment_matching, moment_matching, sampler="dpm++2m", needs_noise=False
+    ),
     "pigdm": _by_score(
         guidance.PseudoinverseGuidance,
         differentiates=True,

@@ -47,9 +47,21 @@ def gaussian_draw(
     in closed form, else by CG. variance v: a float or (B,); `step` names the draw of `noise`.
     """
     rho = 1 / torch.as_tensor(variance, dtype=mean.dtype, device=mean.device)
-    z = per_item(rho.sqrt(), mean) * noise(mean, step, OTHER)
-    b = data.gradient(mean) + data.white_adjoint(unit_noise(data.y, noise, step)) + z
-    return mean + data.solve(b, rho)
+    return mean + data.solve(data.gradient(mean) + _perturbation(data, mean, rho, noise, step), rho)
+
+
+def gaussian_rest(
+    data: Measurement, like: Tensor, variance: Any, noise: Noise, step: int = 0
+) -> Tensor:
+    """x ~ N(0, (A^T W A + I / v)^-1) of like's shape: `gaussian_draw` less its mean."""
+    rho = 1 / torch.as_tensor(variance, dtype=like.dtype, device=like.device)
+    return data.solve(_perturbation(data, like, rho, noise, step), rho)
+
+
+def _perturbation(data: Measurement, like: Tensor, rho: Tensor, noise: Noise, step: int) -> Tensor:
+    """N(0, A^T W A + rho I): data's noise brought back, and the prior's."""
+    z = per_item(rho.sqrt(), like) * noise(like, step, OTHER)
+    return data.white_adjoint(unit_noise(data.y, noise, step)) + z
 
 
 def langevin_draw(

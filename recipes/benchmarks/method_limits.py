@@ -134,7 +134,7 @@ def stationary_kl(problem: Problem, rho: float, inner: int) -> float:
     with torch.no_grad():
         basis = torch.cat([torch.zeros(1, d), torch.eye(d)]).double().reshape(d + 1, *shape)
         moved = sweep_once(basis, recorder)
-        impulses = Impulses(recorder.draws, d)
+        impulses = Impulses(recorder.draws)
         spread = sweep_once(basis.new_zeros(impulses.rows, *shape), impulses)
     c, M = moved[0], (moved[1:] - moved[0]).T
     columns = (spread[1:] - spread[0]).T

@@ -26,14 +26,13 @@ MAX_ROWS = 8192
 
 
 class Recorder:
-    """Zeros for every draw, in the order in which they are asked for."""
+    """Zeros for every draw, and how many numbers each has, in the order they are asked for."""
 
     def __init__(self) -> None:
-        self.draws: list[Draw] = []
+        self.draws: dict[Draw, int] = {}
 
     def __call__(self, like: Tensor, step: int, stream: int = 0) -> Tensor:
-        if (step, stream) not in self.draws:
-            self.draws.append((step, stream))
+        self.draws.setdefault((step, stream), like[0].numel())
         return torch.zeros_like(like)
 
 
@@ -51,22 +50,19 @@ class Superposition:
 
 
 class Impulses:
-    """Row 0: zeros; row 1 + k d + j: coordinate j of the k-th draw is 1."""
+    """Row 0: zeros; then a row for each coordinate of each draw, in which it is 1."""
 
-    def __init__(self, draws: list[Draw], dim: int):
-        self.place = {draw: k for k, draw in enumerate(draws)}
-        self.dim = dim
-
-    @property
-    def rows(self) -> int:
-        return 1 + self.dim * len(self.place)
+    def __init__(self, draws: dict[Draw, int]):
+        self.first, self.rows = {}, 1
+        for draw, numbers in draws.items():
+            self.first[draw] = self.rows
+            self.rows += numbers
 
     def __call__(self, like: Tensor, step: int, stream: int = 0) -> Tensor:
-        z = torch.zeros_like(like)
-        first = 1 + self.place[step, stream] * self.dim
-        z[first : first + self.dim] = torch.eye(self.dim, dtype=like.dtype).reshape(
-            self.dim, *like.shape[1:]
-        )
+        z, numbers = torch.zeros_like(like), like[0].numel()
+        unit = torch.eye(numbers, dtype=like.dtype).reshape(numbers, *like.shape[1:])
+        first = self.first[step, stream]
+        z[first : first + numbers] = unit
         return z
 
 
@@ -102,7 +98,7 @@ def exact_scores(
 
     with torch.no_grad():
         method.run(prior, data, recorder, plan, **options)
-        noise = Impulses(recorder.draws, problem.truth.numel())
+        noise = Impulses(recorder.draws)
         if noise.rows > MAX_ROWS:
             raise RuntimeError(f"{noise.rows} rows are more than {MAX_ROWS}")
         _check_affine(run(Superposition()), problem)
