@@ -126,6 +126,23 @@ def test_stored_symmetric_and_recomputed_rays_give_one_operator(size, options, c
         assert check_adjoint(split) <= 1e-12
 
 
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_tiles_give_the_operator_that_one_tile_gives(share, monkeypatch):
+    """With both orders of the weights, and with one."""
+    whole = scan(65, views=48)
+    limit = share * whole.memory(torch.float64)["bytes"] * 1.1
+    x = torch.rand(2, 1, 65, 65, dtype=torch.float64)
+    y = whole(x)
+    monkeypatch.setattr("operators.stored._TILE", 1000)
+    monkeypatch.setattr("operators.stored._SCATTERED_TILE", 1000)
+    A = scan(65, views=48, memory_limit=limit)
+    stored = A.projector(x).stored
+    assert len(stored.tiles) == 4
+    assert stored.both == (share == 1.0)
+    torch.testing.assert_close(A(x), y, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(A.T(y), whole.T(y), rtol=1e-12, atol=1e-12)
+
+
 def test_memory_stays_within_the_limit_and_falls_by_the_symmetries():
     equispaced = scan(128).memory()
     random = Radon(128, np.random.default_rng(0).uniform(0, np.pi, 90)).memory()
