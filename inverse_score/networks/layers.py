@@ -65,9 +65,7 @@ def add(h: Tensor, x: Tensor) -> Tensor:
 def scaled_sum(h: Tensor, x: Tensor, scale: float) -> Tensor:
     """scale (h + x), in h's memory as in `add`."""
     h = add(h, x)
-    if scale == 1.0:
-        return h
-    return h * scale if torch.is_grad_enabled() else h.mul_(scale)
+    return h if scale == 1.0 else h.mul_(scale)
 
 
 def silu(h: Tensor) -> Tensor:
