@@ -4,7 +4,10 @@
 
 CLONES as in reference_networks. Both tables run both implementations on the same weights and
 inputs in one process on one CPU thread; speed takes turns between the two and keeps the best of
---repeats, in processor seconds; bfloat16 is as `reconstruct` and `train` run it on CPUs with AMX.
+--repeats (forward: three times as many), in processor seconds, after one that is not counted. A
+training step is the whole of it: loss, gradient, clipping, Adam and the weights' moving average, by
+score_sde's losses.get_step_fn and by what `train` runs. bfloat16 is as `reconstruct` and `train`
+run it on CPUs with AMX.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ def speed(clones: Path, repeats: int, only: str | None = None) -> list[str]:
             if has_quick_bfloat16("cpu"):
                 quick = copy.deepcopy(ours).to(memory_format=torch.channels_last)
                 calls["bfloat16"] = (quick, InBfloat16(quick))
-            rows.append(_row(name, "forward", *_forward(calls, x, t, repeats)))
+            rows.append(_row(name, "forward", *_forward(calls, x, t, 3 * repeats)))
             print(rows[-1], flush=True)
             with TemporaryDirectory() as folder:
                 turns = steps(theirs, ours, preset, x, Path(folder))
