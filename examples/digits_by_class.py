@@ -1,9 +1,9 @@
-"""Handwritten digits on demand: one column a class, guided by a classifier at scale 0, 1 and 3.
+"""Handwritten digits on demand: a row a class, guided by a classifier at scale 0, 1 and 3.
 
-    python examples/digits_by_class.py [--classes 10] [--samples 1] [--steps 35]
+    python examples/digits_by_class.py [--classes 10] [--samples 4] [--steps 35]
 
-Scale 0 is the prior alone, so its columns mean nothing. Scale 1 samples p(x | class); 3 is surer
-and less diverse. "Agree" is the share that the guiding classifier itself, asked about the finished
+Scale 0 is the prior alone, so its rows mean nothing. Scale 1 samples p(x | class); 3 is surer and
+less diverse. "Agree" is the share that the guiding classifier itself, asked about the finished
 digit, puts into the class: an upper bound on what another one would say.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from panels import arguments, picture, quick, sheet
 from torch import Tensor
+from torch.nn import functional
 
 import recipes
 from inverse_score.io.priors import load_classifier
@@ -38,7 +39,7 @@ def agreement(prior, classifier, x: Tensor) -> float:
 
 def main(
     classes: int = 10,
-    samples: int = 1,
+    samples: int = 4,
     steps: int = 35,
     seed: int = 0,
     prior: object = "digits",
@@ -62,13 +63,20 @@ def main(
     return Found(digits, agree)
 
 
+def mosaic(digits: Tensor) -> Tensor:
+    """(classes, samples, 1, H, W) as one picture (1, classes H + lines, samples W + lines)."""
+    framed = functional.pad(digits, (0, 1, 0, 1), value=0.35)
+    classes, samples, _, H, W = framed.shape
+    return framed[:, :, 0].transpose(1, 2).reshape(1, classes * H, samples * W)
+
+
 if __name__ == "__main__":
-    chosen = vars(arguments(__doc__, "digits_by_class.png", classes=10, samples=1, steps=35))
+    chosen = vars(arguments(__doc__, "digits_by_class.png", classes=10, samples=4, steps=35))
     out = chosen.pop("out")
     digits, agree = main(**chosen)
-    rows = []
+    row = []
     for scale, x in digits.items():
         print(f"guidance {scale}: agree {agree[scale]:.0%}")
-        for row in x.transpose(0, 1):
-            rows.append([(f"{c}, x{scale}", picture(v)) for c, v in enumerate(row)])
-    sheet(rows, out, zoom=2)
+        title = f"guidance {scale}" if scale else "guidance 0: the prior alone"
+        row.append((title, picture(mosaic(x.float()))))
+    sheet([row], out, zoom=2, gap=12)

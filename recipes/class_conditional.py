@@ -31,7 +31,8 @@ def class_conditional(
 ) -> ClassConditional:
     """p(x | c) from p(x) p(c | x): recipes.class_conditional(prior, classifier, 3)(16).
 
-    classifier: a noise-conditional one (networks.NoiseClassifier), its file, or a shipped name.
+    classifier: a noise-conditional one (of networks.classifier or networks.mixture), its file, or a
+    shipped name.
     scale multiplies grad log p(c | x_t): 1 samples p(x | c), more is sharper and less diverse, 0
     is the prior (Song et al. 2021, app. I.1; Dhariwal & Nichol 2021). size: (H, W) of the images,
     needed where the prior leaves it open. options go to `sample`.

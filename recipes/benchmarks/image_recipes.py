@@ -56,9 +56,9 @@ def photographs(data: Path | None) -> list[str]:
 def digits(data: Path | None) -> list[str]:
     if data is None:
         return []
-    samples, steps = 6, 35
+    samples, steps = 10, 35
     lines, accuracy = classes.table(
-        quick_prior("digits"), data / "digits", samples=samples, steps=steps, training=400
+        quick_prior("digits"), data / "digits", samples=samples, steps=steps, training=1500
     )
     return [
         "## Digits of a class",

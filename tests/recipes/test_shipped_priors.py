@@ -69,7 +69,8 @@ def test_it_removes_most_noise_from_a_slice_of_a_person_it_never_saw(prior, pict
 @pytest.mark.parametrize("name", SHIPPED)
 def test_bfloat16_gives_the_estimate_of_float32_within_a_tenth_of_its_error(name):
     prior, s = load_prior(name), 0.05
-    x = torch.randn(1, prior.channels, 48, 40, generator=torch.Generator().manual_seed(0))
+    shape = [size or 40 for size in prior.event_shape]
+    x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         exact = prior.denoise(0.3 + s * x, s)
         with torch.autocast("cpu", torch.bfloat16):
