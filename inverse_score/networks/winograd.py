@@ -19,9 +19,10 @@ from torch.nn import functional
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 _TILE, _TAPS = 4, 3
 _PATCH = _TILE + _TAPS - 1
-# Below these the transforms cost more than the products save; the first number of pixels is for
-# kernels transformed beforehand, the second for those transformed in every call.
-_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 64, 256
+# Below these the transforms, and four times as many weights to be read from memory, cost more than
+# the products save; the first number of pixels is for kernels transformed beforehand, the second
+# for those transformed in every call.
+_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 128, 1024
 # Tiles a strip: its 36 matrices stay in the cache of one core.
 _STRIP = 512
 
