@@ -131,15 +131,16 @@ def _plan(
         chosen, note = _preset(name, method, preset), f"preset {preset}"
     settings = {**chosen, **options}
     plan = {key: settings.pop(key) for key in _PLAN_KEYS if key in settings}
-    sampler = sampler or plan.get("sampler", method.sampler)
+    own, for_sampler = _split(name, method, settings)
+    sampler, walk = method.walk(own, sampler or plan.get("sampler"))
     if sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
-    own, for_sampler = _split(name, method, settings)
     steps = steps or plan.get("steps", method.steps)
     grid = None if times is None else check_grid(prior.sde, times)
+    sampler_options = {**walk, **plan.get("sampler_options", {}), **for_sampler}
     if not method.deterministic:
-        note += f"; {sampler}, {len(grid) if grid else steps} steps"
-    sampler_options = {**method.sampler_options, **plan.get("sampler_options", {}), **for_sampler}
+        walked = [sampler, *(f"{key} {value}" for key, value in sampler_options.items())]
+        note += f"; {', '.join(walked)}, {len(grid) if grid else steps} steps"
     kind = plan.get("kind", "log-snr")
     return _Job(name, method, own, sampler, sampler_options, steps, kind, grid, note)
 

@@ -64,6 +64,7 @@ class Method:
     Measurement of B rows. conditional(prior, data, **options) -> Prior where the method is a
     conditional score. presets["paper"] holds the original's settings where they differ from the
     defaults: options, and "sampler", "steps", "kind" (of the grid), "sampler_options".
+    walk_of(**options) -> {"sampler", "sampler_options"} where these depend on the options.
     """
 
     run: Run
@@ -78,6 +79,7 @@ class Method:
     nonlinear: bool = False
     presets: dict[str, dict[str, Any]] = field(default_factory=dict)
     options_of: Callable[..., Any] | None = None
+    walk_of: Callable[..., dict[str, Any]] | None = None
 
     def options(self) -> list[str]:
         """Names of the method's own options, the sampler's apart."""
@@ -87,6 +89,17 @@ class Method:
             for p in inspect.signature(function).parameters.values()
             if p.kind is p.KEYWORD_ONLY
         ]
+
+    def walk(self, options: dict[str, Any], sampler: str | None = None) -> tuple[str, dict]:
+        """The sampler and its options for these options of the method.
+
+        A sampler other than the method's own choice has that sampler's own defaults.
+        """
+        own = {"sampler": self.sampler, "sampler_options": self.sampler_options}
+        if self.walk_of is not None:
+            own = {**own, **self.walk_of(**options)}
+        sampler = sampler or own["sampler"]
+        return sampler, dict(own["sampler_options"]) if sampler == own["sampler"] else {}
 
 
 def _by_score(conditional: Callable[..., Prior], **settings: Any) -> Method:
@@ -113,6 +126,10 @@ def moment_matching(
     if not set(options) <= set(known):
         raise options_error(f"moment-matching, {covariance}", set(options) - set(known), known)
     return chosen(prior, data.noisy(5 * prior.sde.ratio(prior.t_min)), **options)
+
+
+def _walk_of_covariance(*, covariance: str = "jacobian", **_: Any) -> dict[str, Any]:
+    return COVARIANCES[covariance].walk if covariance in COVARIANCES else {}
 
 
 def _run_moment_matching(
@@ -235,7 +252,7 @@ def _proximal(cls: type[consistency.Consistent], **settings: Any) -> Method:
 
 METHODS: dict[str, Method] = {
     "moment-matching": Method(
-        _run_moment_matching, moment_matching, sampler="dpm++2m", needs_noise=False
+        _run_moment_matching, moment_matching, needs_noise=False, walk_of=_walk_of_covariance
     ),
     "pigdm": _by_score(
         guidance.PseudoinverseGuidance,

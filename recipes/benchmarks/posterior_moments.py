@@ -79,7 +79,8 @@ def exact_scores(
     """
     options = dict(options)
     method = METHODS[options.pop("method")]
-    sampler = options.pop("sampler", method.sampler)
+    own = options.pop("sampler_options", {})
+    sampler, walk = method.walk(options, options.pop("sampler", None))
     y = problem.y
     if double:
         y = y.to(torch.complex128 if y.is_complex() else torch.float64)
@@ -87,7 +88,7 @@ def exact_scores(
     times = grid_for(
         problem.prior, float(data.level), float(data.typical), steps or method.steps, "log-snr"
     )
-    plan = Plan(sampler, times, dict(method.sampler_options))
+    plan = Plan(sampler, times, {**walk, **own})
     prior, counter = counted(problem.prior)
     recorder = Recorder()
 

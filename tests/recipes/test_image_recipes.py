@@ -158,21 +158,26 @@ def test_a_yaml_recipe_names_no_code_and_suggests_the_nearest_key(tmp_path):
         recipes.load(path)
 
 
-def test_a_yaml_recipe_of_a_class_draws_images_of_the_size_it_names(tmp_path):
+def test_a_yaml_recipe_of_a_class_draws_images_of_the_size_that_it_or_its_prior_names(
+    tmp_path, tiny_priors
+):
     path, text = tmp_path / "r.yaml", "recipe: class-conditional\nprior: digits\n"
-    path.write_text(text + "operator: {label: 3, scale: 1.5, size: [28, 20]}\nmethod: {steps: 2}\n")
-    recipe = recipes.load(path)
-    assert (recipe.label, recipe.scale) == (3, 1.5)
-    rec = recipe(2)
-    assert rec.samples.shape == (2, 1, 1, 28, 20)
-    assert bool(rec.misfit.isnan().all())
+    for size in ("", ", size: [28, 28]"):
+        path.write_text(text + f"operator: {{label: 3, scale: 1.5{size}}}\nmethod: {{steps: 2}}\n")
+        recipe = recipes.load(path)
+        assert (recipe.label, recipe.scale) == (3, 1.5)
+        rec = recipe(2)
+        assert rec.samples.shape == (2, 1, 1, 28, 28)
+        assert bool(rec.misfit.isnan().all())
     for size in ("28", "[28]", "[28, -1]", "[28.5, 28]"):
         path.write_text(text + f"operator: {{label: 3, size: {size}}}\n")
         with pytest.raises(BadInput, match=r"operator.size must be \[height, width\]"):
             recipes.load(path)
-    path.write_text(text + "operator: {label: 3}\n")
-    with pytest.raises(BadInput, match=r"give size=\(H, W\)"):
+    path.write_text(text + "operator: {label: 3, size: [28, 20]}\n")
+    with pytest.raises(BadInput, match=r"size \(28, 20\) does not fit the prior's event_shape"):
         recipes.load(path)(1)
+    with pytest.raises(BadInput, match=r"give size=\(H, W\)"):
+        recipes.class_conditional(tiny_priors["ct"], "digits-classifier", 3)(1)
 
 
 def test_a_yaml_recipe_couples_slices_and_denoises_in_patches(tmp_path, tiny_priors):
