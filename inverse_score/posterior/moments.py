@@ -38,11 +38,14 @@ from .perturbation import gaussian_rest, unit_noise
 LARGEST = 10.0
 
 
-# The walk where C is not exact: (1 + eta^2) / 2 times the score is followed and eta times the noise
-# added, so that the state forgets what a wrong C did to it at higher noise, and the exact data term
-# has the last word. Where the prior is not stationary two halve the error of one, or better
-# (posteriors.md); beyond two a stationary one, for which C is right, loses by longer steps.
-CHURN = {"sampler": "dpm++2m-sde", "sampler_options": {"eta": 2.0}}
+def churned(eta: float) -> dict[str, Any]:
+    """The walk where C is not exact: the SDE whose law is that of the reverse SDE for every eta.
+
+    (1 + eta^2) / 2 g^2 times the score is followed and eta g dw added, so that the state forgets
+    what a wrong C did to it at higher noise, and the exact data term has the last word. The worse C
+    is, the more is right; where C is right, longer steps lose by it (posteriors.md).
+    """
+    return {"sampler": "dpm++2m-sde", "sampler_options": {"eta": eta}}
 
 
 class JacobianMatching(ConditionalPrior):
@@ -93,7 +96,7 @@ class SpectrumMatching(ConditionalPrior):
     early steps need no digits.
     """
 
-    walk: ClassVar[dict[str, Any]] = CHURN
+    walk: ClassVar[dict[str, Any]] = churned(1.5)
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class IsotropicMatching(ConditionalPrior):
     prior's pixel variance and r = sigma / alpha.
     """
 
-    walk: ClassVar[dict[str, Any]] = CHURN
+    walk: ClassVar[dict[str, Any]] = churned(2.0)
 
     def __init__(self, prior: Prior, data: Measurement, *, variance: float | None = None):
         super().__init__(prior, data)

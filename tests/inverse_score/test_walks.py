@@ -7,19 +7,20 @@ from recipes.benchmarks.posteriors import run_sampled
 SPECTRUM = {"method": "moment-matching", "covariance": "spectrum", "steps": 20, "tol": 0.02}
 
 
-def test_twice_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_not_stationary():
+def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_not_stationary():
     problem = Problem("inpainting", "nonstationary", 0.1)
     own = run_sampled(problem, 1024, **SPECTRUM)
     plain = run_sampled(problem, 1024, **SPECTRUM, eta=1.0)
-    assert "eta 2.0" in own["runs"]
+    assert "eta 1.5" in own["runs"]
     assert "eta 1.0" in plain["runs"]
-    # 0.88 against 1.19 nats in exact arithmetic; scatter of 1024 samples about 0.05.
-    assert own["excess"] < 0.85 * plain["excess"]
+    # 0.91 against 1.19 nats in exact arithmetic; scatter of 1024 samples about 0.05.
+    assert own["excess"] < 0.87 * plain["excess"]
 
 
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
     method = METHODS["moment-matching"]
     assert method.walk({}) == ("dpm++2m", {})
-    assert method.walk({"covariance": "spectrum"}) == ("dpm++2m-sde", {"eta": 2.0})
+    assert method.walk({"covariance": "spectrum"}) == ("dpm++2m-sde", {"eta": 1.5})
+    assert method.walk({"covariance": "isotropic"}) == ("dpm++2m-sde", {"eta": 2.0})
     assert method.walk({"covariance": "spectrum"}, "heun") == ("heun", {})
     assert method.walk({"covariance": "jacobian"}, "dpm++2m-sde") == ("dpm++2m-sde", {})
