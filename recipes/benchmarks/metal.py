@@ -119,8 +119,8 @@ def reconstructions(case: Case, samples: int, prior: str) -> dict[str, Any]:
         return rec.mean, rec.std if count > 1 else None, rec.nfe
 
     spectrum: dict[str, Any] = {
-        "method": "moment-matching", "covariance": "spectrum", "sampler": "dpm++2m-sde",
-        "steps": 12, "max_iter": 15,
+        "method": "moment-matching", "covariance": "spectrum", "sampler_options": {"eta": 3.0},
+        "steps": 40, "tol": 0.02,
     }  # fmt: skip
     return {
         "FBP of all rays": lambda: fbp(case.p),
