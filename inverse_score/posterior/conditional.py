@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..prior import Prior, Wrapped
+from ..randomness import Noise
 from ..sde import Time
 from .covariance import ratio_of
 from .measurement import Measurement
@@ -32,6 +33,10 @@ class ConditionalPrior(Wrapped):
     def score(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma, _ = ratio_of(self, t, x)
         return (alpha * self.denoise(x, t) - x) / sigma**2
+
+    def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
+        """A draw of x_0 about E[x_0 | x_t, y], which is where sampling ends at t; here none."""
+        return torch.zeros_like(x)
 
     def measurement_for(self, x: Tensor) -> Measurement:
         """The data of x's rows; ValueError unless there is one measurement a row."""

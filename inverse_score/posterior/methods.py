@@ -102,12 +102,18 @@ class Method:
         return sampler, dict(own["sampler_options"]) if sampler == own["sampler"] else {}
 
 
-def _by_score(conditional: Callable[..., Prior], **settings: Any) -> Method:
+def _by_score(conditional: Callable[..., ConditionalPrior], **settings: Any) -> Method:
     def run(prior: Prior, data: Measurement, noise: Noise, plan: Plan, **options: Any) -> Tensor:
-        u = plan.sample(conditional(prior, data, **options), data, noise)
-        return u + data.pinv(data.residual(u)) if data.exact else u
+        cond = conditional(prior, data, **options)
+        u = plan.sample(cond, data, noise)
+        return _onto_exact(data, u + cond.rest(u, plan.times[-1], noise))
 
     return Method(run, conditional, **settings)
+
+
+def _onto_exact(data: Measurement, u: Tensor) -> Tensor:
+    """u moved onto A u = y where the data are exact."""
+    return u + data.pinv(data.residual(u)) if data.exact else u
 
 
 def moment_matching(
@@ -130,16 +136,6 @@ def moment_matching(
 
 def _walk_of_covariance(*, covariance: str = "jacobian", **_: Any) -> dict[str, Any]:
     return COVARIANCES[covariance].walk if covariance in COVARIANCES else {}
-
-
-def _run_moment_matching(
-    prior: Prior, data: Measurement, noise: Noise, plan: Plan, **options: Any
-) -> Tensor:
-    """The sampler's last mean, and a draw of what x_0 still varies about it there."""
-    cond = moment_matching(prior, data, **options)
-    u = plan.sample(cond, data, noise)
-    u = u + cond.rest(u, plan.times[-1], noise)
-    return u + data.pinv(data.residual(u)) if data.exact else u
 
 
 def _run_proximal(cls: type[consistency.Consistent]) -> tuple[Run, Any]:
@@ -197,8 +193,7 @@ def _run_song22(
     is 1 while the diffusion's noise dominates; a number (preset "paper": 1): itself, throughout.
     """
     hook = consistency.replacement_hook(prior, data, noise, _replacement_weight(data, lam))
-    u = plan.sample(prior, data, noise, hook)
-    return u + data.pinv(data.residual(u)) if data.exact else u
+    return _onto_exact(data, plan.sample(prior, data, noise, hook))
 
 
 def _replacement_weight(data: Measurement, lam: float | None) -> Callable[[float], Any]:
@@ -251,9 +246,7 @@ def _proximal(cls: type[consistency.Consistent], **settings: Any) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "moment-matching": Method(
-        _run_moment_matching, moment_matching, needs_noise=False, walk_of=_walk_of_covariance
-    ),
+    "moment-matching": _by_score(moment_matching, needs_noise=False, walk_of=_walk_of_covariance),
     "pigdm": _by_score(
         guidance.PseudoinverseGuidance,
         differentiates=True,

@@ -58,8 +58,6 @@ def slice_for(prior: Prior, name: str) -> Tensor:
     """A slice of examples/data, (1, C, SIZE, SIZE), with the variance that the prior expects."""
     with np.load(EXAMPLES / f"{name}.npz") as file:
         image = torch.from_numpy(np.asarray(file["image"], dtype=np.float32))
-    while image.ndim > 2:
-        image = image[0]
     image = torch.nn.functional.interpolate(image[None, None], (SIZE, SIZE), mode="area")
     channels = (prior.event_shape or (1,))[0]
     image = torch.cat([image] + [0 * image] * (channels - 1), 1)
