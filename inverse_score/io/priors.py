@@ -7,6 +7,7 @@ in a file is executed: the architecture and the SDE are looked up by name.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -29,10 +30,11 @@ from .atomic import atomic_path
 FORMAT = 1
 CUSTOM = "custom"
 KEY = "inverse_score"
+SPECTRA = "error_spectra.json"
 _MAX_HEADER = 100 << 20
 _REQUIRED = ("architecture", "sde", "output", "range", "event_shape", "t_min", "card")
 _STORAGE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = Path(__file__).parent.parent / "assets"
 
 
 def save_prior(
@@ -156,7 +158,7 @@ def load_classifier(
 
 def shipped_priors() -> list[str]:
     """Names of the priors that come with the package."""
-    files = sorted(_ASSETS.glob("*.safetensors"))
+    files = sorted(ASSETS.glob("*.safetensors"))
     return [file.stem for file in files if read_any_header(file).get("kind", "prior") == "prior"]
 
 
@@ -165,7 +167,7 @@ def find_prior(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    named = _ASSETS / f"{path}.safetensors"
+    named = ASSETS / f"{path}.safetensors"
     if path.name == str(path) and named.is_file():
         return named
     names = ", ".join(shipped_priors()) or "none"
@@ -173,11 +175,22 @@ def find_prior(source: str | os.PathLike[str]) -> Path:
 
 
 def read_header(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header's JSON alone; no tensor is read. `source` is a path or a shipped name."""
+    """The header's JSON alone; no tensor is read. `source` is a path or a shipped name.
+
+    A shipped prior's error spectrum is that of assets/error_spectra.json where it has an entry:
+    measured again (`python -m recipes.priors.spectra`), with the weights as they are.
+    """
     path = find_prior(source)
     header = read_any_header(path)
     _check_header(header, path.name)
+    if path.parent == ASSETS and (spectrum := _measured_again().get(path.stem)) is not None:
+        header["card"] = {**header["card"], "error_spectrum": spectrum}
     return header
+
+
+@functools.lru_cache(maxsize=1)
+def _measured_again() -> dict[str, Any]:
+    return json.loads((ASSETS / SPECTRA).read_text(encoding="utf-8"))
 
 
 def read_any_header(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ in the prior's card under "error_spectrum" as one JSON object, everything in the
     values      L x C x bins, mean squared coefficient of the error
     error_mean, error_std   L: mean and standard deviation over images of the error's mean square
     images      how many images were measured
+    local       where in an image the error is large (posterior.local), for images over 16 pixels;
+                values then are those of the error divided by this local scale s
 
 Between levels log(value) is linear in log(r); below the first level value ~ r^2, above the last
 it stays.
@@ -31,6 +33,7 @@ from torch import Tensor
 from ..prior import Prior
 from ..randomness import OTHER, Noise
 from ..sde import per_item
+from .local import WINDOW, LocalScale, between, nodes, tabulate
 
 KEY = "error_spectrum"
 
@@ -42,6 +45,7 @@ def error_spectrum(
     *,
     sigma: list[float] | None = None,
     bins: str = "auto",
+    local: bool | None = None,
     seed: int = 0,
     batch_size: int = 16,
 ) -> dict[str, Any]:
@@ -49,7 +53,9 @@ def error_spectrum(
 
     sigma: the levels r = sigma / alpha (default: 28 from the prior's t_min to 30 times the
     images' standard deviation, or the SDE's end). bins: "full" or "radial"; "auto" takes "full"
-    up to 16x16 pixels. Costs len(sigma) * N denoiser calls. Raises ValueError for other shapes.
+    up to 16x16 pixels. local: whether to measure where in an image the error is large; None does
+    so above 16x16 pixels, of which a window of 5 is a small part. Costs len(sigma) * N denoiser
+    calls, and memory for two copies of the images. Raises ValueError for other shapes.
     """
     if images.ndim != 4 or len(images) < 2:
         raise ValueError(f"images must be (N >= 2, C, H, W); got {tuple(images.shape)}")
@@ -60,14 +66,23 @@ def error_spectrum(
     sigma = _levels(prior, u) if sigma is None else sorted(float(s) for s in sigma)
     if bins == "auto":
         bins = "full" if max(u.shape[-2:]) <= 16 else "radial"
+    local = max(u.shape[-2:]) > 16 if local is None else local
     channels = _channel_directions(u)
     frequency, index = _bins(bins, u.shape[-2:])
-    values, means, stds = [], [], []
+    activity, grey = nodes(u) if local else ([], [])
+    values, means, stds, scales = [], [], [], []
     for level, r in enumerate(sigma):
-        power, square = _error_power(prior, u, r, level, channels, seed, batch_size)
-        values.append(_binned(power, index, len(frequency) or index.numel()))
+        x0_hat, error = _errors(prior, u, r, level, seed, batch_size)
+        square = error.square().flatten(1).mean(1)
         means.append(float(square.mean()))
         stds.append(float(square.std()))
+        if local:
+            table = tabulate(x0_hat, error, WINDOW, activity, grey)
+            scales.append([[_short(v, 3) for v in row] for row in table.tolist()])
+            error = error / _scale_of(scales[-1], activity, grey)(x0_hat, r)
+        power = _power(error, channels, batch_size)
+        values.append(_binned(power, index, len(frequency) or index.numel()))
+    found = {"window": WINDOW, "activity": activity, "level": grey, "scale": scales}
     return {
         "sigma": [float(s) for s in sigma],
         "basis": "dct",
@@ -75,6 +90,7 @@ def error_spectrum(
         "bins": bins,
         **({"shape": list(u.shape[-2:])} if bins == "full" else {"frequency": frequency}),
         "values": [[[_short(v) for v in row] for row in level] for level in values],
+        **({"local": found} if local else {}),
         "error_mean": [_short(v) for v in means],
         "error_std": [_short(v) for v in stds],
         "images": len(images),
@@ -82,7 +98,10 @@ def error_spectrum(
 
 
 class ErrorSpectrum:
-    """Cov[x_0 | x_t] = R^T D^T diag(c) D R, D the DCT and R the channel directions of the card."""
+    """Cov[x_0 | x_t] = S R^T D^T diag(c) D R S, D the DCT, R the channel directions of the card.
+
+    S = diag(s) is where in an image the error is large (posterior.local), I without "local".
+    """
 
     def __init__(self, card: dict[str, Any]):
         need = {"sigma", "basis", "channels", "bins", "values"}
@@ -102,6 +121,14 @@ class ErrorSpectrum:
                 f"values must be levels x channels x bins = {len(self.log_sigma)} x "
                 f"{len(self.directions)} x ...; got {tuple(self.log_values.shape)}"
             )
+        local = card.get("local")
+        self.local = None if local is None else LocalScale(local, self.log_sigma)
+
+    def scale(self, x0_hat: Tensor, ratio: float | Tensor) -> Tensor:
+        """s about x0_hat (B, C, H, W): (B, 1, H, W), mean square about 1; 1 without "local"."""
+        if self.local is None:
+            return torch.ones(1, 1, 1, 1, dtype=x0_hat.dtype, device=x0_hat.device)
+        return self.local(x0_hat, ratio)
 
     def at(self, ratio: float | Tensor, like: Tensor) -> Tensor:
         """c at noise-to-signal `ratio` (float or (B,)): (1 or B, C, H, W), like's dtype, device."""
@@ -110,15 +137,10 @@ class ErrorSpectrum:
                 f"the error spectrum is of images with {len(self.directions)} channels; got "
                 f"{tuple(like.shape)}"
             )
-        ratio = torch.as_tensor(ratio, dtype=torch.float64).cpu().reshape(-1).log()
-        low, high = self.log_sigma[0], self.log_sigma[-1]
-        r = ratio.clamp(low, high)
-        left = torch.searchsorted(self.log_sigma, r, right=True).clamp(1, len(self.log_sigma) - 1)
-        step = self.log_sigma[left] - self.log_sigma[left - 1]
-        part = ((r - self.log_sigma[left - 1]) / step)[:, None, None]
-        log_c = torch.lerp(self.log_values[left - 1], self.log_values[left], part)
         # Far below the first level the error is the noise itself, shaped as at that level.
-        log_c = log_c + 2 * (ratio - low).clamp(max=0.0)[:, None, None]
+        ratio = torch.as_tensor(ratio, dtype=torch.float64).cpu().reshape(-1)
+        below = (ratio.log() - self.log_sigma[0]).clamp(max=0.0)[:, None, None]
+        log_c = between(self.log_sigma, self.log_values, ratio) + 2 * below
         return self._on_grid(log_c, tuple(like.shape[-2:])).exp().to(like.dtype).to(like.device)
 
     def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -258,21 +280,33 @@ def _place(frequency: tuple[float, ...], shape: tuple[int, int]) -> tuple[Tensor
     return index, torch.where(radius == 0, 0.0, part)
 
 
-def _error_power(
-    prior: Prior, u: Tensor, r: float, level: int, channels: Tensor, seed: int, batch_size: int
+def _errors(
+    prior: Prior, u: Tensor, r: float, level: int, seed: int, batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean squared coefficients (C, H, W) of the denoiser's error, and each image's mean square."""
+    """The denoised images and their errors x_0 - x0_hat at one level, (N, C, H, W) on the CPU."""
     t = prior.sde.time(r)
     alpha, sigma = prior.sde.alpha(t), prior.sde.sigma(t)
-    total = torch.zeros(u.shape[1:], dtype=torch.float64)
-    squares = []
+    found = []
     for start in range(0, len(u), batch_size):
         x0 = u[start : start + batch_size]
         z = Noise(seed, range(start, start + len(x0)))(x0, level, OTHER)
-        error = (x0 - prior.denoise(alpha * x0 + sigma * z, t)).double().cpu()
-        squares.append(error.square().flatten(1).mean(1))
-        total += dct(torch.einsum("ij,bjhw->bihw", channels, error)).square().sum(0)
-    return total / len(u), torch.cat(squares)
+        found.append(prior.denoise(alpha * x0 + sigma * z, t).cpu())
+    x0_hat = torch.cat(found)
+    return x0_hat, u.cpu() - x0_hat
+
+
+def _scale_of(table: list[list[float]], activity: list[float], level: list[float]) -> LocalScale:
+    """One level's local scale, as it will be read from the card."""
+    card = {"window": WINDOW, "activity": activity, "level": level, "scale": [table, table]}
+    return LocalScale(card, torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def _power(error: Tensor, channels: Tensor, batch_size: int) -> Tensor:
+    """Mean squared coefficients (C, H, W) of errors (N, C, H, W)."""
+    total = torch.zeros(error.shape[1:], dtype=torch.float64)
+    for e in error.split(batch_size):
+        total += dct(torch.einsum("ij,bjhw->bihw", channels, e.double())).square().sum(0)
+    return total / len(error)
 
 
 def _binned(power: Tensor, index: Tensor, count: int) -> list[list[float]]:
@@ -287,9 +321,9 @@ def _binned(power: Tensor, index: Tensor, count: int) -> list[list[float]]:
     ]
 
 
-def _short(value: float) -> float:
+def _short(value: float, digits: int = 5) -> float:
     """Five digits: the scatter of a spectrum is far larger, and headers stay small."""
-    return float(f"{value:.5g}")
+    return float(f"{value:.{digits}g}")
 
 
 def gaussian_error(variance: Any, ratio: Any) -> Any:

@@ -84,13 +84,14 @@ class JacobianMatching(ConditionalPrior):
 
 
 class SpectrumMatching(ConditionalPrior):
-    """C = F^T diag(c) F with the prior's held-out error spectrum c at this noise level.
+    """C = S F^T diag(c) F S: the prior's held-out error spectrum c and local scale S at this level.
 
-    Never differentiates the network. With N = A^T W A the step is
-    F^T S (S^T F N F^T S + S^T S / c)^-1 S^T F A^T W (y - A x0_hat), S S^T = (1 / c + d)^-1, d the
-    diagonal of N in F, or its blocks over the channels where A mixes them: CG on a matrix that is I
-    plus the rest of N, exact at once where N has no more in the DCT either. In these coordinates
-    the error of a unit is about one standard deviation of x_0 given x_t and y. CG stops an item at
+    Never differentiates the network. With N = A^T W A and R = S F^T c^1/2, C = R R^T, the step is
+    R P (P R^T N R P + P P)^-1 P R^T A^T W (y - A x0_hat), P = (I + c s^2 d)^-1/2, s^2 the mean of
+    S^2, d the diagonal of N in F, or its blocks over the channels where A mixes them: CG on a
+    matrix that is I plus the rest of N, exact at once where N has no more in the DCT either and
+    S = I. In these coordinates an error of a unit is about one standard deviation of x_0 given x_t
+    and y. CG stops an item at
     RMS residual tol sqrt(1 + r^2 / v), v the prior's pixel variance: what is wrong at
     r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v, where details are decided, so
     early steps need no digits.
@@ -120,33 +121,36 @@ class SpectrumMatching(ConditionalPrior):
         self.variance = self.spectrum.mean_square(math.inf, data._event(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        data, F = self.measurement_for(x), self.spectrum
+        data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
         x0_hat = self.inner.denoise(x, t)
-        c = F.at(self.sde.ratio(t), x)
+        c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
         residual = data.residual(x0_hat)
-        c = per_item(self.inflation(data, residual, c), c) * c
-        return x0_hat + self._solve(data, c, c.sqrt() * F.forward(data.backproject(residual)), t)
+        c = per_item(self.inflation(data, residual, c * _mean_square(S)), c) * c
+        told = c.sqrt() * F.forward(S * data.backproject(residual))
+        return x0_hat + self._solve(data, c, S, told, t)
 
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """N(0, (A^T W A + C^-1)^-1) from a perturbed right-hand side (Papandreou & Yuille 2010)."""
-        data, c = self.measurement_for(x), self.spectrum.at(self.sde.ratio(t), x)
-        told = self.spectrum.forward(data.white_adjoint(unit_noise(data.y, noise, 0)))
-        return self._solve(data, c, c.sqrt() * told + noise(x, 0, OTHER), t)
+        data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
+        c, S = F.at(ratio, x), F.scale(x, ratio)
+        told = F.forward(S * data.white_adjoint(unit_noise(data.y, noise, 0)))
+        return self._solve(data, c, S, c.sqrt() * told + noise(x, 0, OTHER), t)
 
-    def _solve(self, data: Measurement, c: Tensor, b: Tensor, t: Time) -> Tensor:
-        """(A^T W A + C^-1)^-1 F^T c^-1/2 b, C = F^T diag(c) F."""
-        F, root, white = self.spectrum, c.sqrt(), whitening(c, self.diagonal)
+    def _solve(self, data: Measurement, c: Tensor, S: Tensor, b: Tensor, t: Time) -> Tensor:
+        """R (R^T N R + I)^-1 b, R = S F^T c^1/2: (N + C^-1)^-1 g for b = R^T g."""
+        F, root = self.spectrum, c.sqrt()
+        white = whitening(c * _mean_square(S), self.diagonal)
 
         def matrix(z: Tensor) -> Tensor:
             v = white(z)
-            return white(root * F.forward(data.normal(F.inverse(root * v))) + v)
+            return white(root * F.forward(S * data.normal(S * F.inverse(root * v))) + v)
 
         b = white(b)
         rms = b.square().flatten(1).mean(1).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
         slack = (1 + torch.as_tensor(self.sde.ratio(t)).to(rms) ** 2 / self.variance).sqrt()
         tol = (self.tol * slack / rms).clamp(1e-6, 1.0)
         z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
-        return F.inverse(root * white(z))
+        return S * F.inverse(root * white(z))
 
     def inflation(self, data: Measurement, residual: Tensor, c: Tensor) -> Tensor:
         """(B,) factor of c that explains the residual e = y - A x0_hat; 1 where c does already.
@@ -215,6 +219,11 @@ class IsotropicError:
             return gaussian_error(self.variance, ratio)
         value = self.spectrum.mean_square(ratio, self.like)
         return value.to(ratio) if isinstance(ratio, Tensor) else float(value)
+
+
+def _mean_square(S: Tensor) -> Tensor:
+    """The mean of s^2 over an item's pixels, (B, 1, 1, 1)."""
+    return S.square().mean((1, 2, 3), keepdim=True)
 
 
 def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4) -> Tensor:

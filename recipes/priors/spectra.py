@@ -1,0 +1,66 @@
+"""`python -m recipes.priors.spectra NAME DATA`: measure a shipped prior's error spectrum again.
+
+On random training crops (`recipes.priors.datasets`), varied anew, and not on the held-out people,
+so that no table of theirs is tuned on them; the card compares the two. The result goes to
+inverse_score/assets/error_spectra.json; the weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inverse_score.io.commits import commit_bytes
+from inverse_score.io.priors import ASSETS, SPECTRA, load_prior
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
+from inverse_score.posterior import error_spectrum
+from inverse_score.prior import Prior
+
+from . import datasets
+
+SIZE, SEED = 160, 991
+
+
+def measured(prior: Prior, folder: Path, count: int) -> dict[str, Any]:
+    """The error spectrum on `count` training crops, and the held-out slices' error beside it."""
+    crops, held = datasets(folder, size=SIZE, seed=SEED)
+    spectrum = error_spectrum(prior, torch.stack([crops[i] for i in range(count)]), batch_size=4)
+    sigma = spectrum["sigma"][::3]
+    strangers = error_spectrum(prior, _spread(held, 6), sigma=sigma, local=False, batch_size=3)
+    ratio = [
+        float(f"{(a / b) ** 0.5:.3g}")
+        for a, b in zip(spectrum["error_mean"][::3], strangers["error_mean"], strict=True)
+    ]
+    return {**spectrum, "held_out": False, "rms_over_held_out": {"sigma": sigma, "ratio": ratio}}
+
+
+def _spread(images: Any, count: int) -> Tensor:
+    step = max(1, len(images) // count)
+    return torch.stack([images[i] for i in range(0, step * count, step)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("data", type=Path, help="the folder that `inverse-score prepare` filled")
+    parser.add_argument("--images", type=int, default=32)
+    chosen = parser.parse_args()
+    prior = load_prior(chosen.name)
+    if has_quick_bfloat16(prior.device):
+        prior.network = InBfloat16(prior.network)
+    path = ASSETS / SPECTRA
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known[chosen.name] = measured(prior, chosen.data, chosen.images)
+    lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+    commit_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    print(f"{path.name}: {chosen.name}, {chosen.images} crops;", end=" ")
+    print("rms error over the held-out's:", known[chosen.name]["rms_over_held_out"]["ratio"])
+
+
+if __name__ == "__main__":
+    main()
