@@ -125,7 +125,10 @@ class SpectrumMatching(ConditionalPrior):
         x0_hat = self.inner.denoise(x, t)
         c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
         residual = data.residual(x0_hat)
-        c = per_item(self.inflation(data, residual, c * _mean_square(S)), c) * c
+        square = _mean_square(S)
+        factor = per_item(self.inflation(data, residual, c * square), c)
+        # Nobody knows where in the image lies what c does not explain: it is added evenly.
+        c, S = factor * c, ((S.square() + (factor - 1) * square) / factor).sqrt()
         told = c.sqrt() * F.forward(S * data.backproject(residual))
         return x0_hat + self._solve(data, c, S, told, t)
 
