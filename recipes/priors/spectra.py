@@ -2,7 +2,8 @@
 
 On random training crops (`recipes.priors.datasets`), varied anew, and not on the held-out people,
 so that no table of theirs is tuned on them; the card compares the two. The result goes to
-inverse_score/assets/error_spectra.json; the weights stay as they are.
+inverse_score/assets/error_spectra.json, or into the card where NAME is a prior's file; the weights
+stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.io.commits import commit_bytes
-from inverse_score.io.priors import ASSETS, SPECTRA, load_prior
+from inverse_score.io.priors import ASSETS, SPECTRA, load_prior, update_card
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 from inverse_score.posterior import error_spectrum
 from inverse_score.prior import Prior
@@ -46,20 +47,27 @@ def _spread(images: Any, count: int) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name")
+    parser.add_argument("prior", help="a shipped prior's name, or a prior's file")
     parser.add_argument("data", type=Path, help="the folder that `inverse-score prepare` filled")
     parser.add_argument("--images", type=int, default=32)
     chosen = parser.parse_args()
-    prior = load_prior(chosen.name)
+    prior = load_prior(chosen.prior)
     if has_quick_bfloat16(prior.device):
         prior.network = InBfloat16(prior.network)
+    spectrum = measured(prior, chosen.data, chosen.images)
+    if Path(chosen.prior).is_file():
+        update_card(chosen.prior, {"error_spectrum": spectrum})
+    else:
+        _ship(chosen.prior, spectrum)
+    ratio = spectrum["rms_over_held_out"]["ratio"]
+    print(f"{chosen.prior}, {chosen.images} crops; rms error over the held-out's: {ratio}")
+
+
+def _ship(name: str, spectrum: dict[str, Any]) -> None:
     path = ASSETS / SPECTRA
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known[chosen.name] = measured(prior, chosen.data, chosen.images)
-    lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+    known = {**json.loads(path.read_text(encoding="utf-8")), name: spectrum}
+    lines = [f"{json.dumps(key)}: {json.dumps(known[key])}" for key in sorted(known)]
     commit_bytes(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
-    print(f"{path.name}: {chosen.name}, {chosen.images} crops;", end=" ")
-    print("rms error over the held-out's:", known[chosen.name]["rms_over_held_out"]["ratio"])
 
 
 if __name__ == "__main__":

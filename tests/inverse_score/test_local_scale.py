@@ -8,7 +8,7 @@ from inverse_score.posterior import ErrorSpectrum, error_spectrum
 from inverse_score.posterior.local import box
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import moment_matching
-from operators import LinearOperator
+from operators import LinearOperator, Mask
 
 SIZE, QUIET = 24, 0.02
 
@@ -83,6 +83,21 @@ def test_what_one_number_says_of_both_halves_goes_to_the_half_that_is_unknown():
         exact = x0_hat + gain * (y - A(x0_hat)).repeat(1, 1, 1, 2)
         errors.append(float((found - exact).square().mean().sqrt()))
     assert errors[0] < errors[1] / 3
+
+
+def test_what_the_spectrum_does_not_explain_is_believed_in_the_quiet_half_too():
+    """There c = 0.02^2 and noise 0.2, so that a step would be 0.01 of the residual.
+
+    |e|_W^2 is 7200, m = 576, tr C N = 3600: half of the mean of c is missing, and 0.12 / (0.12 +
+    0.04) of the residual is the step where it is added.
+    """
+    prior, noise, ratio = two_halves(), 0.2, 1.0
+    y = torch.zeros(1, 1, SIZE, SIZE)
+    y[..., : SIZE // 2] = 1.0
+    data = measure(prior, y, Mask(torch.ones(1, SIZE, SIZE)), noise)
+    cond = moment_matching(prior, data, covariance="spectrum", tol=1e-5)
+    found = cond.denoise(torch.zeros_like(y), ratio)
+    assert found[..., 3 : SIZE // 2 - 3].mean() > 0.65
 
 
 def test_the_scale_is_continuous_and_an_items_own():

@@ -96,3 +96,20 @@ def test_priors_load_from_an_installed_wheel(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert set(SHIPPED) <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["body-ct", "brain-mri", "photo-patches"])
+def test_a_shipped_spectrum_was_measured_on_training_crops_and_knows_where_errors_lie(name):
+    spectrum = read_header(name)["card"]["error_spectrum"]
+    assert spectrum == load_prior(name).card["error_spectrum"]
+    assert spectrum["held_out"] is False
+    # The held-out people's error is within a quarter of the crops' at every level.
+    assert all(0.75 < ratio < 1.25 for ratio in spectrum["rms_over_held_out"]["ratio"])
+    quiet, busy = (torch.tensor(spectrum["local"]["scale"])[:, j].mean(1) for j in (0, -1))
+    assert (busy[4:20] > 2.5 * quiet[4:20]).all()
+
+
+def test_a_prior_file_of_ones_own_keeps_the_spectrum_in_its_card(tmp_path):
+    own = tmp_path / "brain-mri.safetensors"
+    own.write_bytes(find_prior("brain-mri").read_bytes())
+    assert "local" not in read_header(own)["card"]["error_spectrum"]
