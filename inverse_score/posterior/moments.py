@@ -126,7 +126,7 @@ class SpectrumMatching(ConditionalPrior):
         c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
         residual = data.residual(x0_hat)
         square = _mean_square(S)
-        factor = per_item(self.inflation(data, residual, c * square), c)
+        factor = per_item(self.inflation(data, residual, c, square.flatten()), c)
         # Nobody knows where in the image lies what c does not explain: it is added evenly.
         c, S = factor * c, ((S.square() + (factor - 1) * square) / factor).sqrt()
         told = c.sqrt() * F.forward(S * data.backproject(residual))
@@ -155,8 +155,8 @@ class SpectrumMatching(ConditionalPrior):
         z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
         return S * F.inverse(root * white(z))
 
-    def inflation(self, data: Measurement, residual: Tensor, c: Tensor) -> Tensor:
-        """(B,) factor of c that explains the residual e = y - A x0_hat; 1 where c does already.
+    def inflation(self, data: Measurement, residual: Tensor, c: Tensor, square: Tensor) -> Tensor:
+        """(B,) factor of s^2 c, s^2 = square (B,), that explains e = y - A x0_hat; 1 where it does.
 
         y given x_t has mean A x0_hat and covariance noise^2 + A C A^T, so that |e|_W^2 has mean
         m + tr C N and about the variance 2 m + 4 tr C N + 2 tr (C N)^2, m the numbers measured. c
@@ -164,19 +164,21 @@ class SpectrumMatching(ConditionalPrior):
         error gathers where few pixels are, shows it here (samples of a head at 4x were 1.16 noise
         standard deviations off their data, 1.02 with this, and their mean .5 dB better). Only what
         lies beyond five standard deviations counts: next to nothing of a scan's many numbers, and
-        with few numbers chance never inflates a right c. At most LARGEST, so that wrong coil maps
-        are not taken for an image.
+        with few numbers chance never inflates a right c. At most to LARGEST times the larger of
+        c and s^2 c, so that wrong coil maps are not taken for an image, but a flat x0_hat, whose s
+        is small, can be wrong.
         """
         d = self.diagonal
         if d.ndim > c.ndim:
             d = torch.einsum("biihw->bihw", d)
-        ratio = (c * d).flatten(1)
+        ratio = square[:, None] * (c * d).flatten(1)
         count = torch.as_tensor(data.operator.num_measured).to(ratio)
         white = data.weights.sqrt() * residual
         trace = ratio.sum(1)
         scatter = (2 * count + 4 * trace + 2 * ratio.square().sum(1)).sqrt()
         excess = inner(white, white) - count - 5 * scatter
-        return (excess / trace.clamp_min(torch.finfo(trace.dtype).tiny)).clamp(1.0, LARGEST)
+        factor = excess / trace.clamp_min(torch.finfo(trace.dtype).tiny)
+        return torch.minimum(factor.clamp_min(1.0), LARGEST / square.clamp_max(1.0))
 
 
 class IsotropicMatching(ConditionalPrior):

@@ -147,5 +147,5 @@ def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated,
     cond = moment_matching(prior, data, covariance="spectrum")
     x0_hat = prior.network(xt, None)
     c = cond.spectrum.at(0.2, xt)
-    found = cond.inflation(data, data.residual(x0_hat), c)
+    found = cond.inflation(data, data.residual(x0_hat), c, torch.ones(len(c)))
     torch.testing.assert_close(found, torch.full((4,), factor), rtol=0.08, atol=0)

@@ -88,15 +88,15 @@ def test_what_one_number_says_of_both_halves_goes_to_the_half_that_is_unknown():
 def test_what_the_spectrum_does_not_explain_is_believed_in_the_quiet_half_too():
     """There c = 0.02^2 and noise 0.2, so that a step would be 0.01 of the residual.
 
-    |e|_W^2 is 7200, m = 576, tr C N = 3600: half of the mean of c is missing, and 0.12 / (0.12 +
-    0.04) of the residual is the step where it is added.
+    |e|_W^2 is over 7200 where m + tr C N = 4176: at least 3000 / 576 * noise^2 = 0.2 of variance is
+    missing, and 0.2 / (0.2 + noise^2) = 0.8 of the residual is the step where it is added.
     """
     prior, noise, ratio = two_halves(), 0.2, 1.0
-    y = torch.zeros(1, 1, SIZE, SIZE)
+    y = torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(7)) * stds()
     y[..., : SIZE // 2] = 1.0
     data = measure(prior, y, Mask(torch.ones(1, SIZE, SIZE)), noise)
     cond = moment_matching(prior, data, covariance="spectrum", tol=1e-5)
-    found = cond.denoise(torch.zeros_like(y), ratio)
+    found = cond.denoise(stds() * torch.sign(y), ratio)
     assert found[..., 3 : SIZE // 2 - 3].mean() > 0.65
 
 
