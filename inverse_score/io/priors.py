@@ -183,7 +183,10 @@ def read_header(source: str | os.PathLike[str]) -> dict[str, Any]:
     path = find_prior(source)
     header = read_any_header(path)
     _check_header(header, path.name)
-    if path.parent == ASSETS and (spectrum := _measured_again().get(path.stem)) is not None:
+    if (
+        path.resolve().parent == ASSETS.resolve()
+        and (spectrum := _measured_again().get(path.stem)) is not None
+    ):
         header["card"] = {**header["card"], "error_spectrum": spectrum}
     return header
 
