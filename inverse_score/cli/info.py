@@ -76,6 +76,7 @@ def describe_weights(what: str) -> dict[str, Any]:
             "from": spectrum["sigma"][0],
             "to": spectrum["sigma"][-1],
             **{k: spectrum[k] for k in ("basis", "bins", "images", "held_out") if k in spectrum},
+            "local": "local" in spectrum,
         }
     return {**facts, "card": card} if card else facts
 

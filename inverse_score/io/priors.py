@@ -175,19 +175,10 @@ def find_prior(source: str | os.PathLike[str]) -> Path:
 
 
 def read_header(source: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header's JSON alone; no tensor is read. `source` is a path or a shipped name.
-
-    A shipped prior's error spectrum is that of assets/error_spectra.json where it has an entry:
-    measured again (`python -m recipes.priors.spectra`), with the weights as they are.
-    """
+    """The header's JSON alone; no tensor is read. `source` is a path or a shipped name."""
     path = find_prior(source)
     header = read_any_header(path)
     _check_header(header, path.name)
-    if (
-        path.resolve().parent == ASSETS.resolve()
-        and (spectrum := _measured_again().get(path.stem)) is not None
-    ):
-        header["card"] = {**header["card"], "error_spectrum": spectrum}
     return header
 
 
@@ -197,7 +188,11 @@ def _measured_again() -> dict[str, Any]:
 
 
 def read_any_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON in the header of a file of any kind that `write_weights` wrote."""
+    """The JSON in the header of a file of any kind that `write_weights` wrote.
+
+    A shipped prior's error spectrum is that of assets/error_spectra.json where it has an entry:
+    measured again (`python -m recipes.priors.spectra`), with the weights as they are.
+    """
     path = Path(path)
     text = _metadata(path).get(KEY)
     if text is None:
@@ -211,6 +206,8 @@ def read_any_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise BadPrior(
             f"{path.name} has header format {got!r}; this version ({__version__}) reads {FORMAT}"
         )
+    if path.resolve().parent == ASSETS.resolve() and path.stem in _measured_again():
+        header["card"] = {**header["card"], "error_spectrum": _measured_again()[path.stem]}
     return header
 
 
