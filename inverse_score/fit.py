@@ -125,10 +125,10 @@ def withheld_lines(
 
 
 def denoising_fit(x: Tensor, prior: Prior, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """(levels (L,), ratio (L, B), z (L, B)): x's denoising error against the held-out one.
+    """(levels (L,), ratio (L, B), z (L, B)): x's denoising error against the card's.
 
     x (B, *event) in data units, a posterior sample rather than a mean, which is too smooth.
-    ratio is |x - D(alpha x + sigma n)|^2 over the mean of the prior's held-out images at the noise
+    ratio is |x - D(alpha x + sigma n)|^2 over the mean of the images measured at the noise
     levels of its card, z the difference in their standard deviations. Costs L calls.
     """
     card = prior.card.get(KEY)

@@ -96,7 +96,7 @@ def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
         found["fit_ok"] = abs(facts["fit_z"]) <= FIT_LIMIT
         found["fit"] = (
             f"prior {'fits' if found['fit_ok'] else 'may not fit'}: denoising error "
-            f"{facts['fit_ratio']:.2g} times that of its held-out images at noise "
+            f"{facts['fit_ratio']:.2g} times that of the images it was measured on at noise "
             f"{facts['fit_level']:.2g} ({facts['fit_z']:+.1f} of their deviations)"
         )
     if "withheld_p" in facts:
@@ -117,9 +117,9 @@ def middle(slices: range) -> int:
 
 
 def fit_facts(problem: Problem, rec: Any, prior: Any) -> dict[str, Any]:
-    """Denoising error of a sample over that of the prior's held-out images, at its worst level.
+    """Denoising error of a sample over that in the prior's card, at its worst level.
 
-    {} where the prior's card does not know the error of held-out images.
+    {} where the card has none.
     """
     from ..fit import denoising_fit
 
