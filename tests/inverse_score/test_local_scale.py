@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from inverse_score import KarrasSDE, Prior
+from inverse_score import KarrasSDE, Prior, solve
 from inverse_score.posterior import ErrorSpectrum, error_spectrum
 from inverse_score.posterior.local import box
 from inverse_score.posterior.measurement import measure
@@ -130,3 +130,15 @@ def test_small_images_have_no_local_scale_and_a_damaged_one_is_refused():
         ErrorSpectrum({**card, "local": broken})
     with pytest.raises(ValueError, match=r"missing \['window'\]"):
         ErrorSpectrum({**card, "local": {k: v for k, v in broken.items() if k != "window"}})
+
+
+def test_samples_do_not_depend_on_the_batch():
+    """Within 1e-5: the scale is an image's own and continuous in it."""
+    prior = two_halves()
+    mask = Mask((torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(8)) < 0.5) * 1.0)
+    y = mask(stds() * torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(9)))
+    together, apart = (
+        solve(y, mask, prior, noise_std=0.1, num_samples=2, steps=6, batch_size=size).samples
+        for size in (4, 1)
+    )
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
