@@ -57,9 +57,9 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
     "cost": (
         "Time outside the network, 256 x 256, one image, one thread",
         "With the shipped priors, small networks for an image of this size, and 20 steps (auto: "
-        "its own): milliseconds of a call of the network, of a step, and until the first step is done; "
-        "share of the whole solve outside the network; resident memory at most beyond that held "
-        "before, none where memory freed by the row before sufficed.",
+        "its own): milliseconds of a call of the network, of a step, and until the first step is "
+        "done; share of the whole solve outside the network; resident memory at most beyond that "
+        "held before, none where memory freed by the row before sufficed.",
         {
             "network_ms": "network ms",
             "step_ms": "step ms",
