@@ -33,7 +33,7 @@ from torch import Tensor
 from ..prior import Prior
 from ..randomness import OTHER, Noise
 from ..sde import per_item
-from .local import WINDOW, LocalScale, between, nodes, tabulate
+from .local import WINDOW, LocalScale, between, nodes, read_off, tabulate
 
 KEY = "error_spectrum"
 
@@ -79,7 +79,8 @@ def error_spectrum(
         if local:
             table = tabulate(x0_hat, error, WINDOW, activity, grey)
             scales.append([[_short(v, 3) for v in row] for row in table.tolist()])
-            error = error / _scale_of(scales[-1], activity, grey)(x0_hat, r)
+            log_s = torch.tensor(scales[-1], dtype=torch.float64).log()[None]
+            error = error / read_off(log_s, x0_hat, WINDOW, activity, grey)
         power = _power(error, channels, batch_size)
         values.append(_binned(power, index, len(frequency) or index.numel()))
     found = {"window": WINDOW, "activity": activity, "level": grey, "scale": scales}
@@ -293,12 +294,6 @@ def _errors(
         found.append(prior.denoise(alpha * x0 + sigma * z, t).cpu())
     x0_hat = torch.cat(found)
     return x0_hat, u.cpu() - x0_hat
-
-
-def _scale_of(table: list[list[float]], activity: list[float], level: list[float]) -> LocalScale:
-    """One level's local scale, as it will be read from the card."""
-    card = {"window": WINDOW, "activity": activity, "level": level, "scale": [table, table]}
-    return LocalScale(card, torch.tensor([0.0, 1.0], dtype=torch.float64))
 
 
 def _power(error: Tensor, channels: Tensor, batch_size: int) -> Tensor:

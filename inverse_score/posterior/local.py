@@ -49,15 +49,22 @@ class LocalScale:
 
     def __call__(self, x0_hat: Tensor, ratio: float | Tensor) -> Tensor:
         """(B, 1, H, W) for x0_hat (B, C, H, W) at noise-to-signal `ratio`, a float or (B,)."""
-        log_s = between(self.log_sigma, self.log_scale, ratio).to(x0_hat.dtype).to(x0_hat.device)
-        a, m = positions(x0_hat, self.window, self.activity, self.level)
-        # grid_sample's -1 and 1 are the first and the last node; beyond them their values stay.
-        at = torch.stack([2 * m / (len(self.level) - 1), 2 * a / (len(self.activity) - 1)], -1) - 1
-        log_s = log_s.expand(len(x0_hat), *log_s.shape[1:])[:, None]
-        s = functional.grid_sample(
-            log_s, at[:, 0], mode="bilinear", padding_mode="border", align_corners=True
-        )
-        return box(s.exp().square(), self.window).sqrt()
+        log_s = between(self.log_sigma, self.log_scale, ratio)
+        return read_off(log_s, x0_hat, self.window, self.activity, self.level)
+
+
+def read_off(
+    log_s: Tensor, x0_hat: Tensor, window: int, activity: list[float], level: list[float]
+) -> Tensor:
+    """s (B, 1, H, W) about x0_hat (B, C, H, W) from ln s at the nodes, (1 or B, J, K)."""
+    a, m = positions(x0_hat, window, activity, level)
+    # grid_sample's -1 and 1 are the first and the last node; beyond them their values stay.
+    at = torch.stack([2 * m / (len(level) - 1), 2 * a / (len(activity) - 1)], -1) - 1
+    log_s = log_s.to(x0_hat.dtype).to(x0_hat.device).expand(len(x0_hat), *log_s.shape[1:])
+    s = functional.grid_sample(
+        log_s[:, None], at[:, 0], mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return box(s.exp().square(), window).sqrt()
 
 
 def between(log_sigma: Tensor, values: Tensor, ratio: float | Tensor) -> Tensor:

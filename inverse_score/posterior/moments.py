@@ -84,17 +84,16 @@ class JacobianMatching(ConditionalPrior):
 
 
 class SpectrumMatching(ConditionalPrior):
-    """C = S F^T diag(c) F S: the prior's held-out error spectrum c and local scale S at this level.
+    """C = S F^T diag(c) F S: the prior's error spectrum c and local scale S at this level.
 
     Never differentiates the network. With N = A^T W A and R = S F^T c^1/2, C = R R^T, the step is
     R P (P R^T N R P + P P)^-1 P R^T A^T W (y - A x0_hat), P = (I + c s^2 d)^-1/2, s^2 the mean of
     S^2, d the diagonal of N in F, or its blocks over the channels where A mixes them: CG on a
     matrix that is I plus the rest of N, exact at once where N has no more in the DCT either and
     S = I. In these coordinates an error of a unit is about one standard deviation of x_0 given x_t
-    and y. CG stops an item at
-    RMS residual tol sqrt(1 + r^2 / v), v the prior's pixel variance: what is wrong at
-    r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v, where details are decided, so
-    early steps need no digits.
+    and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's pixel variance:
+    what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v, where details
+    are decided, so early steps need no digits.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)

@@ -149,3 +149,14 @@ def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated,
     c = cond.spectrum.at(0.2, xt)
     found = cond.inflation(data, data.residual(x0_hat), c, torch.ones(len(c)))
     torch.testing.assert_close(found, torch.full((4,), factor), rtol=0.08, atol=0)
+
+
+def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():
+    """Where s^2 is 0.1, tenfold c is hundredfold s^2 c; where it is 4, tenfold is the most."""
+    prior = gaussian_prior()
+    A, y = Mask(torch.ones(1, 4, 4)), torch.full((2, 1, 4, 4), 1e6)
+    data = measure(prior, y, A, 0.1)
+    cond = moment_matching(prior, data, covariance="spectrum")
+    c = cond.spectrum.at(0.2, data.y)
+    factor = cond.inflation(data, data.y, c, torch.tensor([0.1, 4.0], dtype=c.dtype))
+    torch.testing.assert_close(factor, torch.tensor([100.0, 10.0], dtype=c.dtype))
