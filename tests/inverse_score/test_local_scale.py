@@ -5,7 +5,7 @@ import torch
 
 from inverse_score import KarrasSDE, Prior, solve
 from inverse_score.posterior import ErrorSpectrum, error_spectrum
-from inverse_score.posterior.local import box
+from inverse_score.posterior.local import LocalScale, box
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import moment_matching
 from operators import LinearOperator, Mask
@@ -109,6 +109,19 @@ def test_the_scale_is_continuous_and_an_items_own():
         torch.testing.assert_close(s[i : i + 1], spectrum.scale(x[i : i + 1], float(r[i])))
     moved = spectrum.scale(x + 1e-6 * torch.randn_like(x), r)
     assert (moved / s - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("colour", [[1.0], [0.6, 0.8], [0.5, 1.0, 1.5]])
+def test_a_flat_image_is_read_off_at_its_mean_or_magnitude(colour):
+    """Nodes 0, 1, 2, 3 of the level: between them ln s is linear, beyond them s stays."""
+    table = [[0.2, 0.5, 1.0, 4.0]] * 2
+    card = {"window": 5, "activity": [1e-3, 1.0], "level": [0.0, 1.0, 2.0, 3.0]}
+    log_sigma = torch.tensor([0.1, 1.0], dtype=torch.float64).log()
+    scale = LocalScale({**card, "scale": [table, table]}, log_sigma)
+    levels = torch.tensor([0.0, 1.0, 2.5, 9.0])
+    x = (levels[:, None] * torch.tensor(colour))[..., None, None].expand(-1, -1, 8, 8)
+    s = scale(x, 0.3)
+    torch.testing.assert_close(s, torch.tensor([0.2, 0.5, 2.0, 4.0])[:, None, None, None] + 0 * s)
 
 
 def test_a_window_is_the_mean_of_its_pixels():
