@@ -30,8 +30,8 @@ def per_item(value: float | Tensor, like: Tensor) -> float | Tensor:
 class SolveInfo:
     """What a solve took, one entry an item; a closed form has 0 iterations and residual 0.
 
-    iterations: (B,) int64; residual: (B,) |b - M x| / |b| as the recurrence tracks it;
-    converged: (B,) bool, whether the residual reached the tolerance.
+    iterations: (B,) int64; residual: (B,) |b - M x| / |b| as the recurrence tracks it, in the norm
+    that CG used; converged: (B,) bool, whether the residual reached the tolerance.
     """
 
     iterations: Tensor
@@ -55,23 +55,31 @@ def conjugate_gradient(
     b: Tensor,
     *,
     x0: Tensor | None = None,
+    precondition: Callable[[Tensor], Tensor] | None = None,
     tol: float | Tensor | None = None,
+    rms: float | Tensor = 0.0,
     max_iter: int = 100,
 ) -> tuple[Tensor, SolveInfo]:
     """Solve M x = b for symmetric positive (semi)definite M by Hestenes & Stiefel (1952).
 
-    Each item has its own step sizes and stops for itself at |b - M x| <= tol |b|, so an item's
-    result does not depend on the batch; tol is a number or (B,). From x0 = None (zero) and b in
-    the range of a singular M the limit is the solution of least norm. b: (B, *event), real or
-    complex with the real inner product.
+    Each item has its own step sizes and stops for itself at |b - M x| <= tol |b|, or earlier where
+    the root mean square of b - M x is down to `rms`, so an item's result does not depend on the
+    batch; tol and rms are numbers or (B,). precondition: r -> P r, P symmetric and positive
+    definite, near M^-1; lengths then are |r|_P = <r, P r>^1/2. From x0 = None (zero) and b in the
+    range of a singular M the limit is the solution of least norm (that of P^-1). b: (B, *event),
+    real or complex with the real inner product.
     """
     tol = default_tolerance(b.dtype) if tol is None else tol
     x = torch.zeros_like(b) if x0 is None else x0.clone()
     r = b.clone() if x0 is None else b - matrix(x)
-    p = r.clone()
-    size, rr = inner(b, b), inner(r, r)
+    apply = precondition or (lambda v: v)
+    z = apply(r)
+    p = z.clone()
+    rz = inner(r, z)
+    size = rz if x0 is None else inner(b, apply(b))
+    enough = torch.maximum(tol**2 * size, torch.as_tensor(rms).to(rz) ** 2 * b[0].numel())
     iterations = torch.zeros(b.shape[0], dtype=torch.int64, device=b.device)
-    active = rr > tol**2 * size
+    active = rz > enough
     for _ in range(max_iter):
         if not bool(active.any()):
             break
@@ -79,17 +87,18 @@ def conjugate_gradient(
         curvature = inner(p, Mp)
         # No curvature left: the rest of b lies outside the range of M.
         active = active & (curvature > 0)
-        alpha = torch.where(active, rr / curvature.clamp_min(_tiny(rr)), 0.0)
+        alpha = torch.where(active, rz / curvature.clamp_min(_tiny(rz)), 0.0)
         x = x + per_item(alpha, x) * p
         r = r - per_item(alpha, x) * Mp
-        new = torch.where(active, inner(r, r), rr)
-        beta = torch.where(active, new / rr.clamp_min(_tiny(rr)), 0.0)
-        p = r + per_item(beta, x) * p
-        rr = new
+        z = apply(r)
+        new = torch.where(active, inner(r, z), rz)
+        beta = torch.where(active, new / rz.clamp_min(_tiny(rz)), 0.0)
+        p = z + per_item(beta, x) * p
+        rz = new
         iterations += active
-        active = active & (rr > tol**2 * size)
-    residual = (rr / size.clamp_min(_tiny(rr))).sqrt()
-    return x, SolveInfo(iterations, residual, residual <= tol)
+        active = active & (rz > enough)
+    residual = (rz / size.clamp_min(_tiny(rz))).sqrt()
+    return x, SolveInfo(iterations, residual, rz <= enough)
 
 
 def _tiny(like: Tensor) -> float:

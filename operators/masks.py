@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .algebra import as_event, count
+from .linalg import per_item
 from .linear import LinearOperator
 from .spectral import SVD, Transform, transform_of
 
@@ -72,6 +73,13 @@ class Mask(LinearOperator):
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.forward(x)
+
+    def _closed_solve(
+        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
+    ) -> Tensor | None:
+        # Diagonal whatever the weights.
+        total = self.mask.to(b) * (1.0 if weights is None else weights.to(b)) + per_item(rho, b)
+        return torch.where(total > 0, b / total, 0.0)
 
     @property
     def row_gram(self) -> Tensor:

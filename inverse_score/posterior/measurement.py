@@ -93,6 +93,13 @@ class Measurement:
         scaled = torch.as_tensor(rho, dtype=w.dtype, device=w.device) / w
         return self.operator.solve_normal(b / per_item(w, b), scaled, **options)
 
+    def has_closed_solve(self) -> bool:
+        """Whether `solve` is a formula here: CG that may not iterate has not converged."""
+        ones = torch.ones_like(self._event(len(self)))
+        weights = None if self.shared else self.weights
+        _, info = self.operator.solve_normal(ones, 1.0, weights, max_iter=0, return_info=True)
+        return bool(info.converged.all())
+
     def pinv(self, r: Tensor) -> Tensor:
         """A^+ r, unweighted."""
         return self.operator.pinv(r)

@@ -11,7 +11,6 @@ variance, 4 % where sampling ends at a fifth of the noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +32,7 @@ from .covariance import (
 )
 from .measurement import Measurement
 from .perturbation import gaussian_rest, unit_noise
+from .preconditioning import Preconditioner
 
 # The most by which data may inflate a prior's error spectrum.
 LARGEST = 10.0
@@ -87,13 +87,11 @@ class SpectrumMatching(ConditionalPrior):
     """C = S F^T diag(c) F S: the prior's error spectrum c and local scale S at this level.
 
     Never differentiates the network. With N = A^T W A and R = S F^T c^1/2, C = R R^T, the step is
-    R P (P R^T N R P + P P)^-1 P R^T A^T W (y - A x0_hat), P = (I + c s^2 d)^-1/2, s^2 the mean of
-    S^2, d the diagonal of N in F, or its blocks over the channels where A mixes them: CG on a
-    matrix that is I plus the rest of N, exact at once where N has no more in the DCT either and
-    S = I. In these coordinates an error of a unit is about one standard deviation of x_0 given x_t
-    and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's pixel variance:
-    what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v, where details
-    are decided, so early steps need no digits.
+    R (R^T N R + I)^-1 R^T A^T W (y - A x0_hat), by CG with the preconditioner P of
+    posterior.preconditioning. In the norm of P a residual of a unit is about one standard deviation
+    of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's
+    pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v,
+    where details are decided, so early steps need no digits.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)
@@ -116,7 +114,7 @@ class SpectrumMatching(ConditionalPrior):
                 '"jacobian"'
             )
         self.tol, self.max_iter = tol, max_iter
-        self.diagonal = normal_diagonal(data, self.spectrum)
+        self.precondition = Preconditioner(data, self.spectrum)
         self.variance = self.spectrum.mean_square(math.inf, data._event(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
@@ -141,18 +139,20 @@ class SpectrumMatching(ConditionalPrior):
     def _solve(self, data: Measurement, c: Tensor, S: Tensor, b: Tensor, t: Time) -> Tensor:
         """R (R^T N R + I)^-1 b, R = S F^T c^1/2: (N + C^-1)^-1 g for b = R^T g."""
         F, root = self.spectrum, c.sqrt()
-        white = whitening(c * _mean_square(S), self.diagonal)
 
         def matrix(z: Tensor) -> Tensor:
-            v = white(z)
-            return white(root * F.forward(S * data.normal(S * F.inverse(root * v))) + v)
+            return root * F.forward(S * data.normal(S * F.inverse(root * z))) + z
 
-        b = white(b)
-        rms = b.square().flatten(1).mean(1).sqrt().clamp_min(torch.finfo(b.dtype).tiny)
-        slack = (1 + torch.as_tensor(self.sde.ratio(t)).to(rms) ** 2 / self.variance).sqrt()
-        tol = (self.tol * slack / rms).clamp(1e-6, 1.0)
-        z, _ = conjugate_gradient(matrix, b, tol=tol, max_iter=self.max_iter)
-        return S * F.inverse(root * white(z))
+        ratio = torch.as_tensor(self.sde.ratio(t)).to(self.variance)
+        z, _ = conjugate_gradient(
+            matrix,
+            b,
+            precondition=self.precondition.at(data, c, S),
+            tol=1e-6,
+            rms=self.tol * (1 + ratio**2 / self.variance).sqrt(),
+            max_iter=self.max_iter,
+        )
+        return S * F.inverse(root * z)
 
     def inflation(self, data: Measurement, residual: Tensor, c: Tensor, square: Tensor) -> Tensor:
         """(B,) factor of s^2 c, s^2 = square (B,), that explains e = y - A x0_hat; 1 where it does.
@@ -167,7 +167,7 @@ class SpectrumMatching(ConditionalPrior):
         c and s^2 c, so that wrong coil maps are not taken for an image, but a flat x0_hat, whose s
         is small, can be wrong.
         """
-        d = self.diagonal
+        d = self.precondition.diagonal
         if d.ndim > c.ndim:
             d = torch.einsum("biihw->bihw", d)
         ratio = square[:, None] * (c * d).flatten(1)
@@ -228,64 +228,6 @@ class IsotropicError:
 def _mean_square(S: Tensor) -> Tensor:
     """The mean of s^2 over an item's pixels, (B, 1, 1, 1)."""
     return S.square().mean((1, 2, 3), keepdim=True)
-
-
-def normal_diagonal(data: Measurement, spectrum: ErrorSpectrum, probes: int = 4) -> Tensor:
-    """The diagonal of F A^T W A F^T, (B, C, H, W), from z * (F N F^T z) with random signs z.
-
-    Exact where N is diagonal there (all probes agree); else smoothed over neighbours, since each
-    probe carries the off-diagonal part as noise. Where A mixes channels: (B, C, C, H, W), all
-    products of two channels at a coefficient, from probes of one channel at a time.
-    """
-    like = data._event(1)
-    noise = Noise(0, [0])
-    channels = like.shape[1]
-
-    def probe(k: int, lit: Tensor) -> tuple[Tensor, Tensor]:
-        """Random signs z in the lit channels, and F N F^T z: (1, C, H, W), (B, C, H, W)."""
-        z = noise.rademacher(like, k) * lit[:, None, None]
-        own = z.expand(len(data), *like.shape[1:]).contiguous()
-        return z, spectrum.forward(data.normal(spectrum.inverse(own)))
-
-    def averaged(draws: list[Tensor]) -> Tensor:
-        stacked = torch.stack(draws)
-        mean = stacked.mean(0)
-        scatter = (stacked - mean).square().flatten(2).mean((0, 2)).sqrt()
-        exact = scatter < 1e-3 * mean.abs().flatten(1).mean(1).clamp_min(1e-30)
-        padded = torch.nn.functional.pad(mean, (2, 2, 2, 2), mode="replicate")
-        smooth = torch.nn.functional.avg_pool2d(padded, 5, stride=1)
-        return torch.where(per_item(exact, mean) > 0, mean, smooth)
-
-    def column(j: int, count: int) -> Tensor:
-        pairs = [probe(k, torch.eye(channels)[j].to(like)) for k in range(count)]
-        return averaged([z[:, j : j + 1] * Nz for z, Nz in pairs])
-
-    if channels > 2 and _mixes(column(0, 1)):
-        blocks = torch.stack([column(j, 2) for j in range(channels)], 2)
-        return (blocks + blocks.transpose(1, 2)) / 2
-    pairs = [probe(k, torch.ones(channels).to(like)) for k in range(probes)]
-    return averaged([z * Nz for z, Nz in pairs]).clamp_min(0.0)
-
-
-def _mixes(column: Tensor) -> bool:
-    """Whether what channel 0 sends to the others (B, C, H, W) is over 5 % of what it keeps."""
-    share = column.mean((-2, -1)).abs()
-    return bool((share[:, 1:].amax(1) > 0.05 * share[:, 0]).any())
-
-
-def whitening(c: Tensor, d: Tensor) -> Callable[[Tensor], Tensor]:
-    """z -> (I + c^1/2 d c^1/2)^-1/2 z; c, z (B, C, H, W), d alike or blocks (B, C, C, H, W)."""
-    if d.ndim == c.ndim:
-        k = (1 + c * d).rsqrt()
-        return lambda z: k * z
-    # Eigenvalues of a block differ by up to 1e6; not every device has double precision.
-    root = c.cpu().double().sqrt()
-    M = root[:, :, None] * d.cpu().double() * root[:, None]
-    values, vectors = torch.linalg.eigh(M.permute(0, 3, 4, 1, 2))
-    # Blocks averaged from probes need not be quite positive semidefinite.
-    K = (vectors * (1 + values.clamp_min(0.0)).rsqrt()[..., None, :]) @ vectors.mT
-    K = K.to(c)
-    return lambda z: torch.einsum("bhwij,bjhw->bihw", K, z)
 
 
 COVARIANCES = {

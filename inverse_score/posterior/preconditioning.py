@@ -1,0 +1,150 @@
+"""A preconditioner for the matrix I + R^T N R of moment matching with an error spectrum.
+
+N = A^T W A and R = S F^T c^1/2 (moments.SpectrumMatching). Were N = diag(d) in the basis F and
+S^2 = s^2 everywhere, the inverse would be (I + q)^-1, q = c s^2 d. What differs from that in the
+image is undone there, between the two halves of it:
+
+    P = K (I + Q F E F^T Q) K,   K = (I + q)^-1/2,   Q = (q / (I + q))^1/2,
+
+with E = s^2 S^-2 - I, which is the inverse of F S S F^T where q is large, and nothing where the
+data say nothing, q << 1. Where F is far from diagonalising N but (N + rho)^-1 has a closed form
+(masks, MRI of one coil), N goes into the image part too: d is its mean over the basis, and
+E = s^2 d S^-1 (N + rho)^-1 S^-1 - I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..randomness import Noise
+from ..sde import per_item
+from .covariance import ErrorSpectrum
+from .measurement import Measurement
+
+Map = Callable[[Tensor], Tensor]
+# rho over d, the smallest S^2 over its mean, and the share of N outside the diagonal from which on
+# a closed form serves better than the diagonal. Iterations hardly depend on them.
+_RHO, _LOWEST, _OFF_DIAGONAL = 0.3, 0.05, 1.2
+
+
+class Preconditioner:
+    """P for the measurement `data`; `diagonal` is d, see `normal_in_basis`."""
+
+    def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
+        self.spectrum = spectrum
+        self.diagonal, self.rows = normal_in_basis(data, spectrum)
+        self.mean = None
+        if self.diagonal.ndim == 4:
+            total, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
+            scattered = bool((rows > _OFF_DIAGONAL * total).all())
+            if scattered and data.has_closed_solve():
+                self.mean = total
+
+    def at(self, data: Measurement, c: Tensor, S: Tensor) -> Map:
+        """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
+        F, square = self.spectrum, S.square().mean((1, 2, 3), keepdim=True)
+        if self.mean is None:
+            half, rest = halves(c * square, self.rows)
+            if F.local is None:
+                return lambda z: half(half(z))
+            E = square / torch.maximum(S.square(), _LOWEST * square) - 1
+
+            def undone(v: Tensor) -> Tensor:
+                return E * v
+
+        else:
+            d = per_item(self.mean, c)
+            half, rest = halves(c * square, d.expand_as(c[:1]) if len(d) == 1 else d)
+            level = (S.square() / square).clamp_min(_LOWEST).sqrt()
+
+            def undone(v: Tensor) -> Tensor:
+                return d * data.solve(v / level, _RHO * self.mean) / level - v
+
+        def precondition(z: Tensor) -> Tensor:
+            v = half(z)
+            return half(v + rest(F.forward(undone(F.inverse(rest(v))))))
+
+        return precondition
+
+
+def halves(c: Tensor, d: Tensor) -> tuple[Map, Map]:
+    """z -> K z and z -> Q z for q = c^1/2 d c^1/2; c, z (B, C, H, W), d (B, [C,] C, H, W)."""
+    if d.ndim == c.ndim:
+        q = c * d
+        K, Q = (1 + q).rsqrt(), (q / (1 + q)).sqrt()
+        return lambda z: K * z, lambda z: Q * z
+    # Eigenvalues of a block differ by up to 1e6; not every device has double precision.
+    root = c.cpu().double().sqrt()
+    M = root[:, :, None] * d.cpu().double() * root[:, None]
+    values, vectors = torch.linalg.eigh(M.permute(0, 3, 4, 1, 2))
+    # Blocks averaged from probes need not be quite positive semidefinite.
+    values = values.clamp_min(0.0)
+    K, Q = (
+        ((vectors * f[..., None, :]) @ vectors.mT).to(c)
+        for f in ((1 + values).rsqrt(), (values / (1 + values)).sqrt())
+    )
+    return lambda z: _blocks(K, z), lambda z: _blocks(Q, z)
+
+
+def _blocks(M: Tensor, z: Tensor) -> Tensor:
+    return torch.einsum("bhwij,bjhw->bihw", M, z)
+
+
+def normal_in_basis(
+    data: Measurement, spectrum: ErrorSpectrum, probes: int = 4
+) -> tuple[Tensor, Tensor]:
+    """The diagonal of M = F A^T W A F^T, and its rows' Euclidean norms, both (B, C, H, W).
+
+    From random signs z: z * (M z) has the mean diag M, (M z)^2 the rows' squared norms. Exact where
+    M is diagonal (all probes agree); else smoothed over neighbours, since each probe carries the
+    rest of M as noise. A diagonal matrix of row norms never takes a row for smaller than it acts,
+    which costs CG far more than the opposite. Where A mixes channels both are (B, C, C, H, W), all
+    products of two channels at a coefficient, from probes of one channel at a time.
+    """
+    like = data._event(1)
+    noise = Noise(0, [0])
+    channels = like.shape[1]
+
+    def probe(k: int, lit: Tensor) -> tuple[Tensor, Tensor]:
+        """Random signs z in the lit channels, and M z: (1, C, H, W), (B, C, H, W)."""
+        z = noise.rademacher(like, k) * lit[:, None, None]
+        own = z.expand(len(data), *like.shape[1:]).contiguous()
+        return z, spectrum.forward(data.normal(spectrum.inverse(own)))
+
+    def column(j: int, count: int) -> Tensor:
+        pairs = [probe(k, torch.eye(channels)[j].to(like)) for k in range(count)]
+        return _averaged([z[:, j : j + 1] * Mz for z, Mz in pairs])[0]
+
+    if channels > 2 and _mixes(column(0, 1)):
+        blocks = torch.stack([column(j, 2) for j in range(channels)], 2)
+        blocks = (blocks + blocks.transpose(1, 2)) / 2
+        return blocks, blocks
+    pairs = [probe(k, torch.ones(channels).to(like)) for k in range(probes)]
+    diagonal, exact = _averaged([z * Mz for z, Mz in pairs])
+    square = _smooth(torch.stack([Mz.square() for _, Mz in pairs]).mean(0))
+    diagonal = diagonal.clamp_min(0.0)
+    return diagonal, torch.where(per_item(exact, square) > 0, diagonal, square.sqrt())
+
+
+def _averaged(draws: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean of draws (B, C, H, W), smoothed unless all agree, and whether they do, (B,)."""
+    stacked = torch.stack(draws)
+    mean = stacked.mean(0)
+    scatter = (stacked - mean).square().flatten(2).mean((0, 2)).sqrt()
+    exact = scatter < 1e-3 * mean.abs().flatten(1).mean(1).clamp_min(1e-30)
+    return torch.where(per_item(exact, mean) > 0, mean, _smooth(mean)), exact
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Means over 5 x 5 coefficients, the border's repeated beyond it."""
+    padded = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, 5, stride=1)
+
+
+def _mixes(column: Tensor) -> bool:
+    """Whether what channel 0 sends to the others (B, C, H, W) is over 5 % of what it keeps."""
+    share = column.mean((-2, -1)).abs()
+    return bool((share[:, 1:].amax(1) > 0.05 * share[:, 0]).any())
