@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from dense_operator import dense, real
@@ -11,6 +13,8 @@ from operators import (
     as_complex,
     check_adjoint,
     conjugate_gradient,
+    fft2c,
+    ifft2c,
     vstack,
 )
 
@@ -153,6 +157,63 @@ def test_conjugate_gradient_treats_items_apart_and_reports_each():
     _, short = conjugate_gradient(lambda v: spectrum * v, b, max_iter=2)
     assert short.converged.tolist() == [True, False]
     assert short.residual[1] > 1e-3
+
+
+def test_a_preconditioner_changes_the_iterations_and_not_the_solution():
+    """With P = M^-1 one iteration; with half of it (a diagonal) fewer than without."""
+    d = torch.linspace(1, 1e4, 40).double()
+    Q, _ = torch.linalg.qr(torch.eye(40).double() + 0.002 * draw((40, 40), 31))
+    M = Q @ torch.diag(d) @ Q.T
+    b = draw((2, 40), 32)
+    exact = torch.linalg.solve(M, b.T).T
+    settings = {"tol": 1e-10, "max_iter": 300}
+    plain, without = conjugate_gradient(lambda v: v @ M, b, **settings)
+    inverse = torch.linalg.inv(M)
+    x, once = conjugate_gradient(lambda v: v @ M, b, precondition=lambda r: r @ inverse, **settings)
+    y, few = conjugate_gradient(lambda v: v @ M, b, precondition=lambda r: r / d, **settings)
+    for found in (plain, x, y):
+        torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-9)
+    assert once.iterations.tolist() == [1, 1]
+    assert bool((few.iterations < without.iterations / 2).all())
+
+
+def test_conjugate_gradient_stops_at_the_root_mean_square_it_is_given():
+    """|r|_P / sqrt(n) <= rms, an item by its own; zero iterations where b is below it."""
+    d = torch.linspace(1, 100, 30).double()
+    b = draw((3, 30), 33) * torch.tensor([1.0, 10.0, 0.01]).double()[:, None]
+    bound = torch.tensor([0.05, 0.5, 0.05]).double()
+    options = {"precondition": lambda r: r / d.sqrt(), "tol": 0.0}
+    x, info = conjugate_gradient(lambda v: v * d, b, rms=bound, **options)
+    r = b - d * x
+    rms = (r.square() / d.sqrt()).mean(1).sqrt()
+    assert bool((rms <= bound * (1 + 1e-9)).all())
+    assert info.iterations.tolist()[2] == 0
+    assert info.iterations[0] == info.iterations[1] > 0
+    assert bool(info.converged.all())
+    _, before = conjugate_gradient(
+        lambda v: v * d, b, rms=bound, max_iter=int(info.iterations[0]) - 1, **options
+    )
+    assert before.converged.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 7), (5, 9), (2, 4), (1, 6)])
+@pytest.mark.parametrize("complex_input", [True, False])
+def test_the_centred_transform_is_its_sum(shape, complex_input):
+    """F[k, n] = exp(-2 pi i (k - K // 2) (n - N // 2) / N) / sqrt(N) along each axis."""
+    x = torch.complex(draw((2, *shape), 34), draw((2, *shape), 35) * complex_input)
+    F = []
+    for N in shape:
+        at = torch.arange(N) - N // 2
+        turns = -2 * math.pi / N * torch.outer(at, at).double()
+        F.append(torch.polar(torch.full_like(turns, N**-0.5), turns))
+    expected = F[0] @ x @ F[1].T
+    given = x if complex_input else x.real
+    torch.testing.assert_close(fft2c(given), expected)
+    torch.testing.assert_close(ifft2c(expected), x)
+    torch.testing.assert_close(fft2c(given, dim=(-1,)), (given + 0j) @ F[1].T)
+    y = given.clone().requires_grad_()
+    fft2c(y).abs().square().sum().backward()
+    torch.testing.assert_close(y.grad, 2 * given)
 
 
 def test_solve_reports_no_iteration_for_a_closed_form_and_some_for_cg(operators):

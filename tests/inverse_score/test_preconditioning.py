@@ -1,0 +1,141 @@
+"""The preconditioner of moment matching, against dense matrices."""
+
+import pytest
+import torch
+
+from inverse_score.posterior import ErrorSpectrum
+from inverse_score.posterior.covariance import dct, idct
+from inverse_score.posterior.measurement import Measurement
+from inverse_score.posterior.preconditioning import Preconditioner, normal_in_basis
+from operators import CartesianMRI, Identity, LinearOperator, Mask
+
+SIZE, WINDOW = 12, 5
+
+
+class Filter(LinearOperator):
+    """A = F^T h F: exactly diagonal in the DCT."""
+
+    def __init__(self, h: torch.Tensor):
+        super().__init__(tuple(h.shape), tuple(h.shape))
+        self.h = h
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return idct(self.h.to(x) * dct(x))
+
+    adjoint = forward
+
+
+def spectrum(channels: int, local: bool = True) -> ErrorSpectrum:
+    """c = 100 / (1 + k^2), k the coefficient's distance from the constant, at every level."""
+    k = torch.arange(SIZE).double()
+    c = (100 / (1 + k[:, None] ** 2 + k**2)).flatten().tolist()
+    scale = [[[1.0, 1.0], [1.0, 1.0]]] * 2
+    found = {"window": WINDOW, "activity": [0.1, 1.0], "level": [0.0, 1.0], "scale": scale}
+    card = {
+        "sigma": [0.1, 10.0],
+        "basis": "dct",
+        "channels": torch.eye(channels).tolist(),
+        "bins": "full",
+        "shape": [SIZE, SIZE],
+        "values": [[c] * channels] * 2,
+    }
+    return ErrorSpectrum({**card, **({"local": found} if local else {})})
+
+
+def measured(operator: LinearOperator, noise_std: float = 0.1) -> Measurement:
+    dtype = torch.complex128 if operator.out_complex else torch.float64
+    return Measurement(operator, torch.zeros(1, *operator.out_shape, dtype=dtype), noise_std)
+
+
+def dense(function, shape: tuple[int, ...]) -> torch.Tensor:
+    """The matrix of a linear map, one column at a time: (n, n)."""
+    n = torch.Size(shape).numel()
+    columns = [function(e.reshape(1, *shape)).flatten() for e in torch.eye(n).double()]
+    return torch.stack(columns, 1)
+
+
+def matrices(operator: LinearOperator, S: torch.Tensor, local: bool = True):
+    """P and M = I + R^T N R, dense, and the Preconditioner."""
+    data, F = measured(operator), spectrum(operator.in_shape[0], local)
+    P = Preconditioner(data, F)
+    c = F.at(1.0, torch.empty(1, *operator.in_shape).double())
+    apply = P.at(data, c, S)
+
+    def matrix(z: torch.Tensor) -> torch.Tensor:
+        root = c.sqrt()
+        return root * F.forward(S * data.normal(S * F.inverse(root * z))) + z
+
+    return dense(apply, operator.in_shape), dense(matrix, operator.in_shape), P
+
+
+def quiet_half() -> torch.Tensor:
+    """S (1, 1, SIZE, SIZE), 0.4 in one half and 1.4 in the other: mean square about 1."""
+    return torch.where(torch.arange(SIZE) < SIZE // 2, 0.4, 1.36).repeat(1, 1, SIZE, 1).double()
+
+
+def spread(P: torch.Tensor, M: torch.Tensor) -> float:
+    """The largest over the smallest eigenvalue of P M, by which CG converges."""
+    L = torch.linalg.cholesky(P)
+    values = torch.linalg.eigvalsh(L.T @ M @ L)
+    return float(values[-1] / values[0])
+
+
+def mri(coils: int) -> CartesianMRI:
+    columns = torch.arange(SIZE) % 2 == 0
+    if coils == 1:
+        return CartesianMRI(columns, image_shape=(SIZE, SIZE))
+    at = torch.linspace(-1, 1, SIZE).double()
+    maps = torch.stack([torch.exp(-((at - centre) ** 2)) * torch.ones(SIZE, 1) for centre in at])
+    maps = maps[:: SIZE // coils] * torch.exp(1j * at[:, None])
+    return CartesianMRI(columns, maps / maps.abs().square().sum(0).sqrt())
+
+
+def half_mask() -> Mask:
+    draw = torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    return Mask(draw < 0.5)
+
+
+def test_it_is_the_inverse_where_the_basis_diagonalises_all():
+    """P = (I + c d)^-1 with d = h^2 / noise^2, exactly, for S = 1."""
+    h = torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(1)).double() + 0.1
+    P, M, _ = matrices(Filter(h), torch.ones(1, 1, SIZE, SIZE).double(), local=False)
+    torch.testing.assert_close(P @ M, torch.eye(SIZE**2).double(), atol=1e-9, rtol=1e-9)
+
+
+def test_where_the_data_decide_it_undoes_the_scale_exactly():
+    """q = c s^2 d >> 1 everywhere: P M = I up to 1 / q, here 1e-3, whatever S."""
+    F = spectrum(1)
+    data = measured(Identity((1, SIZE, SIZE)), 1e-3)
+    S = quiet_half()
+    c = F.at(1.0, torch.empty(1, 1, SIZE, SIZE).double())
+    apply = Preconditioner(data, F).at(data, c, S)
+    root = c.sqrt()
+    z = torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).double()
+    Mz = root * F.forward(S * data.normal(S * F.inverse(root * z))) + z
+    torch.testing.assert_close(apply(Mz), z, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("operator", "closed"),
+    [(half_mask(), True), (mri(1), True), (mri(4), False), (Identity((1, SIZE, SIZE)), False)],
+    ids=["mask", "mri, 1 coil", "mri, 4 coils", "identity"],
+)
+def test_it_is_symmetric_and_positive_and_needs_fewer_iterations_than_a_diagonal(operator, closed):
+    """CG takes about the root of P M's spread; (I + c s^2 d)^-1 alone leaves 4 to 40 times it."""
+    P, M, found = matrices(operator, quiet_half())
+    torch.testing.assert_close(P, P.T, atol=1e-9, rtol=1e-9)
+    assert float(torch.linalg.eigvalsh(P)[0]) > 0
+    assert (found.mean is not None) == closed
+    c = spectrum(operator.in_shape[0]).at(1.0, torch.empty(1, *operator.in_shape).double())
+    square = float(quiet_half().square().mean())
+    plain = torch.diag((1 / (1 + c * square * found.diagonal)).flatten())
+    assert 3 * spread(P, M) < spread(plain, M)
+
+
+def test_row_norms_are_those_of_the_matrix_up_to_the_smoothing():
+    """A mask keeps half the pixels: rows of F N F^T have square 0.5 n^2, diagonal 0.5 n."""
+    data = measured(half_mask())
+    diagonal, rows = normal_in_basis(data, spectrum(1), probes=64)
+    kept, n = float(half_mask().mask.double().mean()), 100.0
+    assert float(diagonal.mean()) == pytest.approx(kept * n, rel=0.03)
+    assert float(rows.square().mean()) == pytest.approx(kept * n**2, rel=0.03)
