@@ -45,7 +45,7 @@ def churned(eta: float) -> dict[str, Any]:
     what a wrong C did to it at higher noise, and the exact data term has the last word. The worse C
     is, the more is right; where C is right, longer steps lose by it (posteriors.md).
     """
-    return {"sampler": "dpm++2m-sde", "sampler_options": {"eta": eta}}
+    return {"sampler": "dpm++2m-sde", "sampler_options": {"eta": eta, "balanced": True}}
 
 
 class JacobianMatching(ConditionalPrior):

@@ -53,7 +53,7 @@ SHORT = {
         **HEADLINE["spectrum"],
         "steps": steps,
         "tol": 0.01,
-        "sampler_options": {"eta": 2.0},
+        "sampler_options": {"eta": 2.0, "balanced": True},
     }
     for steps in (20, 28)
 }

@@ -20,7 +20,8 @@ def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
     method = METHODS["moment-matching"]
     assert method.walk({}) == ("dpm++2m", {})
-    assert method.walk({"covariance": "spectrum"}) == ("dpm++2m-sde", {"eta": 1.5})
-    assert method.walk({"covariance": "isotropic"}) == ("dpm++2m-sde", {"eta": 2.0})
+    for covariance, eta in (("spectrum", 1.5), ("isotropic", 2.0)):
+        expected = ("dpm++2m-sde", {"eta": eta, "balanced": True})
+        assert method.walk({"covariance": covariance}) == expected
     assert method.walk({"covariance": "spectrum"}, "heun") == ("heun", {})
     assert method.walk({"covariance": "jacobian"}, "dpm++2m-sde") == ("dpm++2m-sde", {})
