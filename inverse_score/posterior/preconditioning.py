@@ -2,14 +2,14 @@
 
 N = A^T W A and R = S F^T c^1/2 (moments.SpectrumMatching). Were N = diag(d) in the basis F and
 S^2 = s^2 everywhere, the inverse would be (I + q)^-1, q = c s^2 d. What differs from that in the
-image is undone there, between the two halves of it:
+image is undone there:
 
-    P = K (I + Q F E F^T Q) K,   K = (I + q)^-1/2,   Q = (q / (I + q))^1/2,
+    P = (I + q)^-1 + H F E F^T H,   H = q^1/2 (I + q)^-1,
 
-with E = s^2 S^-2 - I, which is the inverse of F S S F^T where q is large, and nothing where the
+with E = s^2 S^-2 - I, so that P is the inverse of the whole where q is large, and of I where the
 data say nothing, q << 1. Where F is far from diagonalising N but (N + rho)^-1 has a closed form
 (masks, MRI of one coil), N goes into the image part too: d is its mean over the basis, and
-E = s^2 d S^-1 (N + rho)^-1 S^-1 - I.
+E = s^2 d S^-1 (N + rho)^-1 S^-1 - I. E > -I, so that P is positive definite.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Preconditioner:
         """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
         F, square = self.spectrum, S.square().mean((1, 2, 3), keepdim=True)
         if self.mean is None:
-            half, rest = halves(c * square, self.rows)
+            diagonal, sides = parts(c * square, self.rows)
             if F.local is None:
-                return lambda z: half(half(z))
+                return diagonal
             E = square / torch.maximum(S.square(), _LOWEST * square) - 1
 
             def undone(v: Tensor) -> Tensor:
@@ -57,36 +57,35 @@ class Preconditioner:
 
         else:
             d = per_item(self.mean, c)
-            half, rest = halves(c * square, d.expand_as(c[:1]) if len(d) == 1 else d)
+            diagonal, sides = parts(c * square, d)
             level = (S.square() / square).clamp_min(_LOWEST).sqrt()
 
             def undone(v: Tensor) -> Tensor:
                 return d * data.solve(v / level, _RHO * self.mean) / level - v
 
         def precondition(z: Tensor) -> Tensor:
-            v = half(z)
-            return half(v + rest(F.forward(undone(F.inverse(rest(v))))))
+            return diagonal(z) + sides(F.forward(undone(F.inverse(sides(z)))))
 
         return precondition
 
 
-def halves(c: Tensor, d: Tensor) -> tuple[Map, Map]:
-    """z -> K z and z -> Q z for q = c^1/2 d c^1/2; c, z (B, C, H, W), d (B, [C,] C, H, W)."""
+def parts(c: Tensor, d: Tensor) -> tuple[Map, Map]:
+    """z -> (I + q)^-1 z and H z, q = c^1/2 d c^1/2; c, z (B, C, H, W), d (B, [C,] C, H, W)."""
     if d.ndim == c.ndim:
         q = c * d
-        K, Q = (1 + q).rsqrt(), (q / (1 + q)).sqrt()
-        return lambda z: K * z, lambda z: Q * z
+        K, H = 1 / (1 + q), q.sqrt() / (1 + q)
+        return lambda z: K * z, lambda z: H * z
     # Eigenvalues of a block differ by up to 1e6; not every device has double precision.
     root = c.cpu().double().sqrt()
     M = root[:, :, None] * d.cpu().double() * root[:, None]
     values, vectors = torch.linalg.eigh(M.permute(0, 3, 4, 1, 2))
     # Blocks averaged from probes need not be quite positive semidefinite.
     values = values.clamp_min(0.0)
-    K, Q = (
+    K, H = (
         ((vectors * f[..., None, :]) @ vectors.mT).to(c)
-        for f in ((1 + values).rsqrt(), (values / (1 + values)).sqrt())
+        for f in (1 / (1 + values), values.sqrt() / (1 + values))
     )
-    return lambda z: _blocks(K, z), lambda z: _blocks(Q, z)
+    return lambda z: _blocks(K, z), lambda z: _blocks(H, z)
 
 
 def _blocks(M: Tensor, z: Tensor) -> Tensor:

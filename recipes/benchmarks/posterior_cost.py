@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from inverse_score import load_prior, solve
+from inverse_score.io.checkpoints.presets import PRESETS
+from inverse_score.networks import build_network
 from inverse_score.posterior import METHODS
 from inverse_score.posterior.covariance import pixel_variance
 from inverse_score.prior import Prior
@@ -21,6 +23,7 @@ from operators import CartesianMRI, LinearOperator, Mask, Radon
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 SIZE, STEPS = 256, 20
+PUBLISHED = "NCSN++ of FFHQ 256 (Song et al. 2021)"
 
 
 @dataclass
@@ -82,6 +85,7 @@ def coil_maps(coils: int) -> Tensor:
 
 def measure(rows: Any, samples: int) -> None:
     """Seconds a step in and outside the network, and the memory that a method takes at most."""
+    rows.measure("cost", PUBLISHED, "network alone", _published)
     loaded = {}
     for name, (operator, prior_name, image) in problems().items():
         prior, clock = load_prior(prior_name), Clock()
@@ -91,6 +95,20 @@ def measure(rows: Any, samples: int) -> None:
     for label, options in _choices().items():
         for name, problem in loaded.items():
             rows.measure("cost", name, label, functools.partial(_time, *problem, options))
+
+
+def _published() -> dict[str, Any]:
+    """Milliseconds of a call of the network that Song et al. 2021 trained for images of SIZE."""
+    preset = PRESETS["ve/ffhq_256_ncsnpp_continuous"]
+    network = build_network(preset.network, **preset.config).eval()
+    x, t = torch.zeros(1, 3, SIZE, SIZE), torch.full((1,), 0.5)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(3):
+            began = time.perf_counter()
+            network(x, t)
+            seconds.append(time.perf_counter() - began)
+    return {"network_ms": 1e3 * min(seconds)}
 
 
 def _time(
@@ -120,7 +138,21 @@ def _time(
         "peak_mib": _memory("VmHWM") - before,
         "nfe": rec.nfe,
         "vjps": rec.vjps,
+        "items": rec.num_samples,
     }
+
+
+def with_published(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `outside_published`: the share outside, were NCSN++ the prior's network."""
+    call = next((r["network_ms"] for r in rows if r["problem"] == PUBLISHED), None)
+    found = []
+    for row in rows:
+        if call is not None and "outside" in row:
+            # Of one call a step, whatever share of the whole solve it was.
+            own = row["network_ms"] * row["outside"] / (1 - row["outside"])
+            row = {**row, "outside_published": own / (own + call * row["items"])}
+        found.append(row)
+    return found
 
 
 def _reset_peak() -> float:
