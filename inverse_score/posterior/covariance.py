@@ -114,8 +114,13 @@ class ErrorSpectrum:
                 f"missing {sorted(missing)}"
             )
         self.card = card
-        self.log_sigma = torch.tensor(card["sigma"], dtype=torch.float64).log()
-        self.log_values = torch.tensor(card["values"], dtype=torch.float64).clamp_min(1e-30).log()
+        sigma = torch.tensor(card["sigma"], dtype=torch.float64)
+        values = torch.tensor(card["values"], dtype=torch.float64)
+        if not bool((sigma > 0).all() and sigma.isfinite().all() and (sigma.diff() > 0).all()):
+            raise ValueError(f"sigma must be positive and increasing; got {card['sigma']}")
+        if not bool((values >= 0).all() and values.isfinite().all()):
+            raise ValueError("values of an error spectrum must be finite and not negative")
+        self.log_sigma, self.log_values = sigma.log(), values.clamp_min(1e-30).log()
         self.directions = torch.tensor(card["channels"], dtype=torch.float64)
         if self.log_values.shape[:2] != (len(self.log_sigma), len(self.directions)):
             raise ValueError(

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -160,3 +161,26 @@ def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():
     c = cond.spectrum.at(0.2, data.y)
     factor = cond.inflation(data, data.y, c, torch.tensor([0.1, 4.0], dtype=c.dtype))
     torch.testing.assert_close(factor, torch.tensor([100.0, 10.0], dtype=c.dtype))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("values", [[[math.nan]], [[1.0]]], "finite and not negative"),
+        ("values", [[[1.0]], [[-1.0]]], "finite and not negative"),
+        ("sigma", [1.0, 0.1], "positive and increasing"),
+        ("sigma", [0.0, 1.0], "positive and increasing"),
+    ],
+)
+def test_a_damaged_spectrum_is_refused(key, value, message):
+    card = {
+        "sigma": [0.1, 1.0],
+        "basis": "dct",
+        "channels": [[1.0]],
+        "bins": "full",
+        "shape": [1, 1],
+        "values": [[[0.5]], [[1.0]]],
+    }
+    ErrorSpectrum(card)
+    with pytest.raises(ValueError, match=message):
+        ErrorSpectrum({**card, key: value})
