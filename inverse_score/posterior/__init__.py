@@ -10,7 +10,8 @@ from operators.linear import LinearOperator
 
 from ..prior import Prior
 from .conditional import guide, options_error
-from .covariance import ErrorSpectrum, error_spectrum, pixel_variance
+from .covariance import ErrorSpectrum, pixel_variance
+from .held_out import error_spectrum
 from .measurement import Measurement, measure
 from .methods import METHODS, Method
 from .nonlinear import linear_only

@@ -1,9 +1,10 @@
 """Cov[x_0 | x_t] without differentiation: a prior's held-out denoising-error spectrum.
 
-`error_spectrum(prior, images)` measures, for held-out images and noise levels r = sigma / alpha,
-the mean square of each DCT coefficient of x_0 - E[x_0 | x_t]. For a stationary prior that is the
-conditional covariance itself, diagonal in the DCT up to what the image's border does. It is kept
-in the prior's card under "error_spectrum" as one JSON object, everything in the prior's units u:
+`held_out.error_spectrum(prior, images)` measures, for held-out images and noise levels
+r = sigma / alpha, the mean square of each DCT coefficient of x_0 - E[x_0 | x_t]. For a stationary
+prior that is the conditional covariance itself, diagonal in the DCT up to what the image's border
+does. It is kept in the prior's card under "error_spectrum" as one JSON object, in the prior's
+units u:
 
     sigma       L increasing levels r = sigma(t) / alpha(t)
     basis       "dct": orthonormal DCT-II over the last two axes of (C, H, W)
@@ -31,71 +32,11 @@ import torch
 from torch import Tensor
 
 from ..prior import Prior
-from ..randomness import OTHER, Noise
+from ..randomness import Noise
 from ..sde import per_item
-from .local import WINDOW, LocalScale, between, nodes, read_off, tabulate
+from .local import LocalScale, between
 
 KEY = "error_spectrum"
-
-
-@torch.no_grad()
-def error_spectrum(
-    prior: Prior,
-    images: Tensor,
-    *,
-    sigma: list[float] | None = None,
-    bins: str = "auto",
-    local: bool | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
-) -> dict[str, Any]:
-    """The card's "error_spectrum", measured on held-out images (N, C, H, W) in data units.
-
-    sigma: the levels r = sigma / alpha (default: 28 from the prior's t_min to 30 times the
-    images' standard deviation, or the SDE's end). bins: "full" or "radial"; "auto" takes "full"
-    up to 16x16 pixels. local: whether to measure where in an image the error is large; None does
-    so above 16x16 pixels, of which a window of 5 is a small part. Costs len(sigma) * N denoiser
-    calls, and memory for two copies of the images. Raises ValueError for other shapes.
-    """
-    if images.ndim != 4 or len(images) < 2:
-        raise ValueError(f"images must be (N >= 2, C, H, W); got {tuple(images.shape)}")
-    if bins not in ("auto", "full", "radial"):
-        raise ValueError(f'bins must be "auto", "full" or "radial"; got {bins!r}')
-    u = prior.from_data(images)
-    prior.check_event(u)
-    sigma = _levels(prior, u) if sigma is None else sorted(float(s) for s in sigma)
-    if bins == "auto":
-        bins = "full" if max(u.shape[-2:]) <= 16 else "radial"
-    local = max(u.shape[-2:]) > 16 if local is None else local
-    channels = _channel_directions(u)
-    frequency, index = _bins(bins, u.shape[-2:])
-    activity, grey = nodes(u) if local else ([], [])
-    values, means, stds, scales = [], [], [], []
-    for level, r in enumerate(sigma):
-        x0_hat, error = _errors(prior, u, r, level, seed, batch_size)
-        square = error.square().flatten(1).mean(1)
-        means.append(float(square.mean()))
-        stds.append(float(square.std()))
-        if local:
-            table = tabulate(x0_hat, error, WINDOW, activity, grey)
-            scales.append([[_short(v, 3) for v in row] for row in table.tolist()])
-            log_s = torch.tensor(scales[-1], dtype=torch.float64).log()[None]
-            error = error / read_off(log_s, x0_hat, WINDOW, activity, grey)
-        power = _power(error, channels, batch_size)
-        values.append(_binned(power, index, len(frequency) or index.numel()))
-    found = {"window": WINDOW, "activity": activity, "level": grey, "scale": scales}
-    return {
-        "sigma": [float(s) for s in sigma],
-        "basis": "dct",
-        "channels": channels.tolist(),
-        "bins": bins,
-        **({"shape": list(u.shape[-2:])} if bins == "full" else {"frequency": frequency}),
-        "values": [[[_short(v) for v in row] for row in level] for level in values],
-        **({"local": found} if local else {}),
-        "error_mean": [_short(v) for v in means],
-        "error_std": [_short(v) for v in stds],
-        "images": len(images),
-    }
 
 
 class ErrorSpectrum:
@@ -237,38 +178,8 @@ def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return D.to(dtype).to(device)
 
 
-def _levels(prior: Prior, u: Tensor) -> list[float]:
-    low = prior.sde.ratio(prior.t_min)
-    high = min(prior.sde.ratio(prior.sde.T), 30 * max(float(u.std()), low))
-    return torch.logspace(math.log10(low), math.log10(high), 28, dtype=torch.float64).tolist()
-
-
-def _channel_directions(u: Tensor) -> Tensor:
-    """Eigenvectors of the channels' covariance, one a row; the identity for up to two channels.
-
-    Two channels are a complex image, whose phase is arbitrary: no direction is preferred.
-    """
-    C = u.shape[1]
-    if C <= 2:
-        return torch.eye(C, dtype=torch.float64)
-    centred = (u - u.mean((0, 2, 3), keepdim=True)).transpose(0, 1).reshape(C, -1).double()
-    return torch.linalg.eigh(centred @ centred.T)[1].T.flip(0).cpu()
-
-
-def _bins(bins: str, shape: Any) -> tuple[list[float], Tensor]:
-    """Centres of the bins (empty for "full") and the bin of each coefficient, (H, W)."""
-    H, W = shape
-    if bins == "full":
-        return [], torch.arange(H * W).reshape(H, W)
-    f = _radius((H, W))
-    edges = torch.logspace(math.log10(0.45 / max(H, W)), math.log10(0.7072), 33).double()
-    index = torch.bucketize(f, edges)
-    used, index = torch.unique(index, return_inverse=True)
-    centres = [float(f[index == j].mean()) for j in range(len(used))]
-    return centres, index
-
-
-def _radius(shape: tuple[int, int]) -> Tensor:
+def radius(shape: tuple[int, int]) -> Tensor:
+    """The frequency of each DCT coefficient in cycles per pixel, (H, W)."""
     fy, fx = (torch.arange(n, dtype=torch.float64) / (2 * n) for n in shape)
     return (fy[:, None] ** 2 + fx**2).sqrt()
 
@@ -277,53 +188,13 @@ def _radius(shape: tuple[int, int]) -> Tensor:
 def _place(frequency: tuple[float, ...], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """For each coefficient the bin to its left and its share of the next, linear in log f."""
     f = torch.tensor(frequency, dtype=torch.float64)
-    radius = _radius(shape)
-    index = torch.searchsorted(f, radius, right=True).clamp(1, len(f) - 1) - 1
+    at = radius(shape)
+    index = torch.searchsorted(f, at, right=True).clamp(1, len(f) - 1) - 1
     # Bin 0 is the constant alone, so nothing is interpolated towards it.
-    index = torch.where((index == 0) & (radius > 0), 1, index)
+    index = torch.where((index == 0) & (at > 0), 1, index)
     left, right = f[index].clamp_min(1e-12).log(), f[index + 1].log()
-    part = ((radius.clamp_min(1e-12).log() - left) / (right - left)).clamp(0, 1)
-    return index, torch.where(radius == 0, 0.0, part)
-
-
-def _errors(
-    prior: Prior, u: Tensor, r: float, level: int, seed: int, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """The denoised images and their errors x_0 - x0_hat at one level, (N, C, H, W) on the CPU."""
-    t = prior.sde.time(r)
-    alpha, sigma = prior.sde.alpha(t), prior.sde.sigma(t)
-    found = []
-    for start in range(0, len(u), batch_size):
-        x0 = u[start : start + batch_size]
-        z = Noise(seed, range(start, start + len(x0)))(x0, level, OTHER)
-        found.append(prior.denoise(alpha * x0 + sigma * z, t).cpu())
-    x0_hat = torch.cat(found)
-    return x0_hat, u.cpu() - x0_hat
-
-
-def _power(error: Tensor, channels: Tensor, batch_size: int) -> Tensor:
-    """Mean squared coefficients (C, H, W) of errors (N, C, H, W)."""
-    total = torch.zeros(error.shape[1:], dtype=torch.float64)
-    for e in error.split(batch_size):
-        total += dct(torch.einsum("ij,bjhw->bihw", channels, e.double())).square().sum(0)
-    return total / len(error)
-
-
-def _binned(power: Tensor, index: Tensor, count: int) -> list[list[float]]:
-    """The mean of power (C, H, W) over each bin."""
-    flat = index.flatten()
-    size = torch.zeros(count, dtype=torch.float64).index_add(
-        0, flat, torch.ones(len(flat), dtype=torch.float64)
-    )
-    return [
-        (torch.zeros(count, dtype=torch.float64).index_add(0, flat, row.flatten()) / size).tolist()
-        for row in power
-    ]
-
-
-def _short(value: float, digits: int = 5) -> float:
-    """Five digits: the scatter of a spectrum is far larger, and headers stay small."""
-    return float(f"{value:.{digits}g}")
+    part = ((at.clamp_min(1e-12).log() - left) / (right - left)).clamp(0, 1)
+    return index, torch.where(at == 0, 0.0, part)
 
 
 def gaussian_error(variance: Any, ratio: Any) -> Any:

@@ -110,7 +110,8 @@ def measure(prior: Prior, images: Tensor, *, held_out: bool, batch_size: int) ->
     """
     if images.ndim != 4 or len(images) < 2:
         return {}
-    from ..posterior.covariance import KEY, error_spectrum
+    from ..posterior.covariance import KEY
+    from ..posterior.held_out import error_spectrum
 
     data = prior.to_data(images).to(prior.device)
     return {KEY: {**error_spectrum(prior, data, batch_size=batch_size), "held_out": held_out}}

@@ -5,7 +5,7 @@ import torch
 
 from inverse_score import solve
 from inverse_score.gaussian import GaussianPrior
-from inverse_score.posterior.covariance import error_spectrum
+from inverse_score.posterior import error_spectrum
 from inverse_score.posterior.measurement import Measurement
 from inverse_score.posterior.moments import COVARIANCES
 from inverse_score.randomness import Noise
