@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -31,20 +32,26 @@ def _centred(transform: Callable[..., Tensor], x: Tensor, dim: Sequence[int]) ->
         y = transform(torch.fft.ifftshift(x, dim=dim), dim=dim, norm="ortho")
         return torch.fft.fftshift(y, dim=dim)
     x = x if x.is_complex() else torch.complex(x, torch.zeros_like(x))
-    y = transform(x * _signs(x, dim, 1), dim=dim, norm="ortho")
-    signs = _signs(x, dim, math.prod((-1) ** (x.shape[d] // 2) for d in dim))
-    return y * signs if y.requires_grad else y.mul_(signs)
+    sizes = tuple((d % x.ndim - x.ndim, x.shape[d]) for d in dim)
+    before, after = _signs(sizes, x.dtype, x.device)
+    y = transform(x * before, dim=dim, norm="ortho")
+    return y * after if y.requires_grad else y.mul_(after)
 
 
-def _signs(like: Tensor, dim: Sequence[int], factor: int) -> Tensor:
-    """factor (-1)^(i + j + ...) over the axes dim, shaped to multiply like."""
-    signs = torch.full([1] * like.ndim, factor, dtype=like.dtype, device=like.device)
-    for d in dim:
-        shape = [1] * like.ndim
-        shape[d] = like.shape[d]
-        alternating = 1 - 2 * (torch.arange(like.shape[d], device=like.device) % 2)
-        signs = signs * alternating.to(like.dtype).reshape(shape)
-    return signs
+@functools.lru_cache(maxsize=16)
+def _signs(
+    sizes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(-1)^(i + j + ...) over axes of these (negative number, size), and the same times that of
+    N / 2 over all, shaped to multiply tensors that have these axes."""
+    rank = -min(axis for axis, _ in sizes)
+    signs = torch.ones([1] * rank, dtype=dtype, device=device)
+    for axis, size in sizes:
+        shape = [1] * rank
+        shape[axis] = size
+        alternating = 1 - 2 * (torch.arange(size, device=device) % 2)
+        signs = signs * alternating.to(dtype).reshape(shape)
+    return signs, signs * math.prod((-1) ** (size // 2) for _, size in sizes)
 
 
 def hartley2(x: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ class SpectrumMatching(ConditionalPrior):
     posterior.preconditioning. In the norm of P a residual of a unit is about one standard deviation
     of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's
     pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v,
-    where details are decided, so early steps need no digits.
+    where details are decided, so early steps need no digits. Where P knows N only in part it is a
+    fifth of that.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)
@@ -149,7 +150,7 @@ class SpectrumMatching(ConditionalPrior):
             b,
             precondition=self.precondition.at(data, c, S),
             tol=1e-6,
-            rms=self.tol * (1 + ratio**2 / self.variance).sqrt(),
+            rms=self.tol / self.precondition.hides * (1 + ratio**2 / self.variance).sqrt(),
             max_iter=self.max_iter,
         )
         return S * F.inverse(root * z)
