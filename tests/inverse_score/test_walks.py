@@ -13,8 +13,8 @@ def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_
     plain = run_sampled(problem, 1024, **SPECTRUM, eta=1.0)
     assert "eta 1.5" in own["runs"]
     assert "eta 1.0" in plain["runs"]
-    # 0.91 against 1.19 nats in exact arithmetic; scatter of 1024 samples about 0.05.
-    assert own["excess"] < 0.87 * plain["excess"]
+    # 0.56 against 1.01 nats by 8192 samples; scatter of 1024 about 0.05.
+    assert own["excess"] < 0.75 * plain["excess"]
 
 
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
