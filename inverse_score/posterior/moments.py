@@ -91,8 +91,9 @@ class SpectrumMatching(ConditionalPrior):
     posterior.preconditioning. In the norm of P a residual of a unit is about one standard deviation
     of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's
     pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v,
-    where details are decided, so early steps need no digits. Where P knows N only in part it is a
-    fifth of that.
+    where details are decided, so early steps need no digits. Directions that N hardly measures show
+    little in that residual: 7 to 10 times less than their error in MRI of 15 coils, 2 to 6 times less
+    with one coil, masks and CT.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)
@@ -150,7 +151,7 @@ class SpectrumMatching(ConditionalPrior):
             b,
             precondition=self.precondition.at(data, c, S),
             tol=1e-6,
-            rms=self.tol / self.precondition.hides * (1 + ratio**2 / self.variance).sqrt(),
+            rms=self.tol * (1 + ratio**2 / self.variance).sqrt(),
             max_iter=self.max_iter,
         )
         return S * F.inverse(root * z)

@@ -27,17 +27,11 @@ from .measurement import Measurement
 Map = Callable[[Tensor], Tensor]
 # rho over d, the smallest S^2 over its mean, and the share of N outside the diagonal from which on
 # a closed form serves better than the diagonal. Iterations hardly depend on them.
-_RHO, _LOWEST, _OFF_DIAGONAL, _HIDDEN = 0.3, 0.05, 1.2, 5.0
+_RHO, _LOWEST, _OFF_DIAGONAL = 0.3, 0.05, 1.2
 
 
 class Preconditioner:
-    """P for the measurement `data`; `diagonal` is d, see `normal_in_basis`.
-
-    hides: how much smaller the residual <r, P r>^1/2 must be for the same error. Where P knows of N
-    no more than its rows, and these are not diagonal, directions that N hardly measures (coils that
-    do not tell aliases apart) show little in it: 7 to 10 times less than the error in MRI of 15
-    coils, 2 to 4 times less elsewhere.
-    """
+    """P for the measurement `data`; `diagonal` is d, see `normal_in_basis`."""
 
     def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
         self.spectrum = spectrum
@@ -47,7 +41,6 @@ class Preconditioner:
         scattered = self.diagonal.ndim == 4 and bool((rows > _OFF_DIAGONAL * total).all())
         if scattered and data.has_closed_solve():
             self.mean = total
-        self.hides = _HIDDEN if scattered and self.mean is None else 1.0
 
     def at(self, data: Measurement, c: Tensor, S: Tensor) -> Map:
         """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
