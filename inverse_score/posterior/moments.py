@@ -92,8 +92,8 @@ class SpectrumMatching(ConditionalPrior):
     of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's
     pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v,
     where details are decided, so early steps need no digits. Directions that N hardly measures show
-    little in that residual: 7 to 10 times less than their error in MRI of 15 coils, 2 to 6 times less
-    with one coil, masks and CT.
+    little in that residual: 7 to 10 times less than their error in MRI of 15 coils, 2 to 6 times
+    less with one coil, masks and CT.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)
