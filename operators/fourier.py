@@ -39,6 +39,7 @@ def _centred(transform: Callable[..., Tensor], x: Tensor, dim: Sequence[int]) ->
 
 
 @functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may be needed by autograd later
 def _signs(
     sizes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:

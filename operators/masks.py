@@ -10,7 +10,7 @@ from torch import Tensor
 from .algebra import as_event, count
 from .linalg import per_item
 from .linear import LinearOperator
-from .spectral import SVD, Transform, transform_of
+from .spectral import SVD, Transform, safe_inverse, transform_of
 
 
 def checked_mask(mask: Tensor, name: str = "mask") -> Tensor:
@@ -78,8 +78,8 @@ class Mask(LinearOperator):
         self, b: Tensor, rho: float | Tensor, weights: Tensor | None
     ) -> Tensor | None:
         # Diagonal whatever the weights.
-        total = self.mask.to(b) * (1.0 if weights is None else weights.to(b)) + per_item(rho, b)
-        return torch.where(total > 0, b / total, 0.0)
+        gain = self.mask.to(b) * (1.0 if weights is None else weights.to(b))
+        return b * safe_inverse(gain, per_item(rho, b))
 
     @property
     def row_gram(self) -> Tensor:

@@ -171,6 +171,7 @@ def dct_matrix(size: int, like: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # what is kept may be needed by autograd later
 def _dct_matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     k = torch.arange(size, dtype=torch.float64)
     D = math.sqrt(2 / size) * torch.cos(math.pi * k[:, None] * (k + 0.5) / size)

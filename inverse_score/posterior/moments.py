@@ -32,7 +32,7 @@ from .covariance import (
 )
 from .measurement import Measurement
 from .perturbation import gaussian_rest, unit_noise
-from .preconditioning import Preconditioner
+from .preconditioning import Preconditioner, mean_square
 
 # The most by which data may inflate a prior's error spectrum.
 LARGEST = 10.0
@@ -124,7 +124,7 @@ class SpectrumMatching(ConditionalPrior):
         x0_hat = self.inner.denoise(x, t)
         c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
         residual = data.residual(x0_hat)
-        square = _mean_square(S)
+        square = mean_square(S)
         factor = per_item(self.inflation(data, residual, c, square.flatten()), c)
         # Nobody knows where in the image lies what c does not explain: it is added evenly.
         c, S = factor * c, ((S.square() + (factor - 1) * square) / factor).sqrt()
@@ -225,11 +225,6 @@ class IsotropicError:
             return gaussian_error(self.variance, ratio)
         value = self.spectrum.mean_square(ratio, self.like)
         return value.to(ratio) if isinstance(ratio, Tensor) else float(value)
-
-
-def _mean_square(S: Tensor) -> Tensor:
-    """The mean of s^2 over an item's pixels, (B, 1, 1, 1)."""
-    return S.square().mean((1, 2, 3), keepdim=True)
 
 
 COVARIANCES = {

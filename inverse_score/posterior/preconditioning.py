@@ -44,7 +44,7 @@ class Preconditioner:
 
     def at(self, data: Measurement, c: Tensor, S: Tensor) -> Map:
         """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
-        F, square = self.spectrum, S.square().mean((1, 2, 3), keepdim=True)
+        F, square = self.spectrum, mean_square(S)
         if self.mean is None:
             diagonal, sides = parts(c * square, self.rows)
             if F.local is None:
@@ -66,6 +66,11 @@ class Preconditioner:
             return diagonal(z) + sides(F.forward(undone(F.inverse(sides(z)))))
 
         return precondition
+
+
+def mean_square(S: Tensor) -> Tensor:
+    """The mean of s^2 over an item's pixels, (B, 1, 1, 1)."""
+    return S.square().mean((1, 2, 3), keepdim=True)
 
 
 def parts(c: Tensor, d: Tensor) -> tuple[Map, Map]:

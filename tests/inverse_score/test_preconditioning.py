@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from dense_operator import dense
 
 from inverse_score.posterior import ErrorSpectrum
 from inverse_score.posterior.covariance import dct, idct
 from inverse_score.posterior.measurement import Measurement
 from inverse_score.posterior.preconditioning import Preconditioner, normal_in_basis
-from operators import CartesianMRI, Identity, LinearOperator, Mask
+from operators import CartesianMRI, FromFunction, Identity, LinearOperator, Mask
 
 SIZE, WINDOW = 12, 5
 
@@ -47,16 +48,9 @@ def measured(operator: LinearOperator, noise_std: float = 0.1) -> Measurement:
     return Measurement(operator, torch.zeros(1, *operator.out_shape, dtype=dtype), noise_std)
 
 
-def dense(function, shape: tuple[int, ...]) -> torch.Tensor:
-    """The matrix of a linear map, one column at a time: (n, n)."""
-    n = torch.Size(shape).numel()
-    columns = [function(e.reshape(1, *shape)).flatten() for e in torch.eye(n).double()]
-    return torch.stack(columns, 1)
-
-
-def matrices(operator: LinearOperator, S: torch.Tensor, local: bool = True):
+def matrices(operator: LinearOperator, S: torch.Tensor, local: bool = True, noise_std: float = 0.1):
     """P and M = I + R^T N R, dense, and the Preconditioner."""
-    data, F = measured(operator), spectrum(operator.in_shape[0], local)
+    data, F = measured(operator, noise_std), spectrum(operator.in_shape[0], local)
     P = Preconditioner(data, F)
     c = F.at(1.0, torch.empty(1, *operator.in_shape).double())
     apply = P.at(data, c, S)
@@ -65,7 +59,8 @@ def matrices(operator: LinearOperator, S: torch.Tensor, local: bool = True):
         root = c.sqrt()
         return root * F.forward(S * data.normal(S * F.inverse(root * z))) + z
 
-    return dense(apply, operator.in_shape), dense(matrix, operator.in_shape), P
+    maps = (FromFunction(f, operator.in_shape, dtype=torch.float64) for f in (apply, matrix))
+    return *(dense(A) for A in maps), P
 
 
 def quiet_half() -> torch.Tensor:
@@ -104,15 +99,9 @@ def test_it_is_the_inverse_where_the_basis_diagonalises_all():
 
 def test_where_the_data_decide_it_undoes_the_scale_exactly():
     """q = c s^2 d >> 1 everywhere: P M = I up to 1 / q, here 1e-3, whatever S."""
-    F = spectrum(1)
-    data = measured(Identity((1, SIZE, SIZE)), 1e-3)
-    S = quiet_half()
-    c = F.at(1.0, torch.empty(1, 1, SIZE, SIZE).double())
-    apply = Preconditioner(data, F).at(data, c, S)
-    root = c.sqrt()
-    z = torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).double()
-    Mz = root * F.forward(S * data.normal(S * F.inverse(root * z))) + z
-    torch.testing.assert_close(apply(Mz), z, atol=2e-3, rtol=2e-3)
+    P, M, _ = matrices(Identity((1, SIZE, SIZE)), quiet_half(), noise_std=1e-3)
+    z = torch.randn(SIZE**2, generator=torch.Generator().manual_seed(2)).double()
+    torch.testing.assert_close(P @ (M @ z), z, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,24 @@ def test_the_centred_transform_is_its_sum(shape, complex_input):
     torch.testing.assert_close(y.grad, 2 * given)
 
 
+def test_a_transform_used_for_inference_can_be_differentiated_later():
+    """Whatever it keeps between calls."""
+    x = torch.complex(draw((1, 14, 22), 36), draw((1, 14, 22), 37))
+    with torch.inference_mode():
+        fft2c(x)
+    y = x.clone().requires_grad_()
+    fft2c(y).abs().square().sum().backward()
+    torch.testing.assert_close(y.grad, 2 * x)
+
+
+def test_the_gradient_of_a_masks_solution_is_zero_where_nothing_is_measured():
+    """rho = 0: the solution of least norm, whose derivative is the mask."""
+    mask = torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+    b = torch.ones(1, 1, 2, 2, requires_grad=True)
+    Mask(mask).solve_normal(b, 0.0).sum().backward()
+    assert torch.equal(b.grad[0], mask)
+
+
 def test_solve_reports_no_iteration_for_a_closed_form_and_some_for_cg(operators):
     A = operators[(8, 6)]
     b = draw((2, 2, 8, 6), 14)
