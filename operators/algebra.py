@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .linalg import per_item
-from .linear import LinearOperator, Shape
+from .linear import LinearOperator, Resolvent, Shape
 from .spectral import SVD, Transform
 
 
@@ -100,6 +100,18 @@ class Scaled(LinearOperator):
         if isinstance(square, Tensor):
             square = square.to(b.real)
         return self.operator._closed_solve(b / per_item(square, b), rho / square, weights)
+
+    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
+        inner = None if self._vanishes else self.operator.resolvent(weights)
+        if inner is None:
+            return None
+        square = self._squared
+
+        def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
+            solve = inner(rho / square)
+            return lambda b: solve(b / per_item(square, b))
+
+        return at
 
     def _closed_pinv(self, y: Tensor) -> Tensor | None:
         if self._vanishes:

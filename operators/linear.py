@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .algebra import Composition, Scaled
 
 Shape = tuple[int, ...]
+Resolvent = Callable[[float | Tensor], Callable[[Tensor], Tensor]]
 
 
 def as_complex(x: Tensor) -> Tensor:
@@ -122,14 +123,16 @@ class LinearOperator:
         tol: float | None = None,
         max_iter: int = 100,
         x0: Tensor | None = None,
+        resolvent: Resolvent | None = None,
         return_info: bool = False,
     ) -> Any:
         """(A^T W A + rho I)^-1 b: closed form where there is one, else CG item by item.
 
         b: (B, *in_shape); rho >= 0: scalar or (B,); weights >= 0: broadcastable to y. rho = 0
         gives the solution of least norm for b in the range. tol: relative residual (default 1e-6,
-        float64 1e-12). return_info adds a linalg.SolveInfo: iterations and residual of each item.
-        Differentiable in b.
+        float64 1e-12). resolvent: what `self.resolvent(weights)` gave, kept for many solves; CG is
+        preconditioned with it where rho > 0, and residuals then have its norm. return_info adds a
+        linalg.SolveInfo: iterations and residual of each item. Differentiable in b.
         """
         self._check_in(b, "b")
         rho = _checked_rho(rho, b)
@@ -145,9 +148,13 @@ class LinearOperator:
                 return self._normal(v) + shift * v
             return self.adjoint(weights * self.forward(v)) + shift * v
 
+        near = None
+        if resolvent is not None and bool((torch.as_tensor(rho) > 0).all()):
+            near = resolvent(rho)
+
         def solve(v: Tensor) -> Tensor:
-            start = x0 if not info else None
-            solution, report = conjugate_gradient(matrix, v, x0=start, tol=tol, max_iter=max_iter)
+            options = {"x0": x0 if not info else None, "precondition": near}
+            solution, report = conjugate_gradient(matrix, v, tol=tol, max_iter=max_iter, **options)
             info.append(report)
             return solution
 
@@ -161,6 +168,19 @@ class LinearOperator:
         from . import spectral
 
         return spectral.solve_normal(self, b, rho, weights)
+
+    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
+        """rho -> (b -> (A^T W A + rho I)^-1 b), rho > 0 a number or (B,), to precondition with.
+
+        The formula of `solve_normal` where it has one; else what an operator has that is near it,
+        symmetric and positive definite (CartesianMRI by whole columns); None: neither.
+        """
+        like = self._event(len(weights) if weights is not None else self.batch or 1)
+        if weights is not None:
+            weights = self._weights(weights, len(like))
+        if self._closed_solve(like, 1.0, weights) is None:
+            return None
+        return lambda rho: lambda b: cast(Tensor, self._closed_solve(b, rho, weights))
 
     def _closed_pinv(self, y: Tensor) -> Tensor | None:
         """A^+ y by formula, or None."""
@@ -180,9 +200,14 @@ class LinearOperator:
                 return svd.s.amax()
             return svd.s.flatten(1).amax(1).expand(self.batch)
         start = _normal_draw((self.batch or 1, *self.in_shape), self.in_complex, seed=0)
-        start = start.to(device=self.device, dtype=self._dtype(self.in_complex))
+        start = start.to(self._event(1))
         value = power_norm(self._normal, start, tol=tol, max_iter=max_iter)
         return value[0] if self.batch is None else value
+
+    def _event(self, batch: int) -> Tensor:
+        """Zeros (batch, *in_shape) of the operator's own dtype and device."""
+        dtype = self._dtype(self.in_complex)
+        return torch.zeros(batch, *self.in_shape, dtype=dtype, device=self.device)
 
     @property
     def num_measured(self) -> int | Tensor:

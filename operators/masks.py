@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .algebra import as_event, count
 from .linalg import per_item
-from .linear import LinearOperator
+from .linear import LinearOperator, Resolvent
 from .spectral import SVD, Transform, safe_inverse, transform_of
 
 
@@ -80,6 +80,15 @@ class Mask(LinearOperator):
         # Diagonal whatever the weights.
         gain = self.mask.to(b) * (1.0 if weights is None else weights.to(b))
         return b * safe_inverse(gain, per_item(rho, b))
+
+    def resolvent(self, weights: Tensor | None = None) -> Resolvent:
+        gain = self.row_gram if weights is None else self.row_gram.to(weights) * weights
+
+        def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
+            inverse = safe_inverse(gain, per_item(rho, gain))
+            return lambda b: b * inverse.to(b)
+
+        return at
 
     @property
     def row_gram(self) -> Tensor:

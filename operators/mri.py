@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .fourier import LAST_TWO, fft2c, ifft2c
 from .linalg import per_item
-from .linear import LinearOperator, as_channels, as_complex
+from .linear import LinearOperator, Resolvent, as_channels, as_complex
 from .masks import checked_mask
-from .spectral import SVD, Transform, transform_of
+from .rows import RowResolvent
+from .spectral import SVD, Transform, safe_inverse, transform_of
 
 # Entries of a block of rows that a thread takes at once: 1 MB an array in complex64.
 _SHARE = 1 << 17
@@ -100,14 +101,20 @@ class CartesianMRI(LinearOperator):
     def _closed_solve(
         self, b: Tensor, rho: float | Tensor, weights: Tensor | None
     ) -> Tensor | None:
-        # Without maps A^T W A is diagonal in k-space, whatever the weights.
+        # Without maps A^T W A is diagonal in k-space, whatever the weights, and a convolution, so
+        # that shifts cancel (see _normal).
         if self.sens_maps is not None:
             return None
-        k = fft2c(as_complex(b)[:, None])
         diagonal = self._full_mask(b) * (1.0 if weights is None else weights.to(b))
-        total = diagonal + per_item(rho, k)
-        inverse = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
-        return as_channels(ifft2c(k * inverse)[:, 0])
+        inverse = torch.fft.ifftshift(safe_inverse(diagonal, per_item(rho, b))[:, 0], dim=LAST_TWO)
+        dim = (-1,) if inverse.shape[-2] == 1 else LAST_TWO
+        return as_channels(_filtered(as_complex(b), inverse, dim))
+
+    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
+        if self.sens_maps is None:
+            return super().resolvent(weights)
+        by_rows = weights is None and self.mask.ndim == 1
+        return RowResolvent(self.mask, self.sens_maps) if by_rows else None
 
     def _closed_pinv(self, y: Tensor) -> Tensor | None:
         return self.adjoint(y) if self.sens_maps is None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from operators.linalg import inner, per_item, power_norm
-from operators.linear import LinearOperator
+from operators.linear import LinearOperator, Resolvent
 from operators.nonlinear import NonlinearOperator
 
 from ..prior import Prior
@@ -86,6 +86,7 @@ class Measurement:
 
     def solve(self, b: Tensor, rho: Any, **options: Any) -> Tensor:
         """(A^T W A + rho I)^-1 b; rho scalar or (B,)."""
+        options = {"resolvent": self._resolvent, **options}
         if not self.shared:
             return self.operator.solve_normal(b, rho, self.weights, **options)
         # (w N + rho)^-1 b = (N + rho / w)^-1 b / w keeps the operator's closed form.
@@ -93,12 +94,23 @@ class Measurement:
         scaled = torch.as_tensor(rho, dtype=w.dtype, device=w.device) / w
         return self.operator.solve_normal(b / per_item(w, b), scaled, **options)
 
-    def has_closed_solve(self) -> bool:
-        """Whether `solve` is a formula here: CG that may not iterate has not converged."""
-        ones = torch.ones_like(self._event(len(self)))
-        weights = None if self.shared else self.weights
-        _, info = self.operator.solve_normal(ones, 1.0, weights, max_iter=0, return_info=True)
-        return bool(info.converged.all())
+    def resolvent(self) -> Resolvent | None:
+        """rho -> (b -> (A^T W A + rho I)^-1 b), nearly: see LinearOperator.resolvent."""
+        inner = self._resolvent
+        if not self.shared or inner is None:
+            return inner
+        w = self.weights.flatten()
+
+        def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
+            solve = inner(rho / w)
+            return lambda b: solve(b / per_item(w, b))
+
+        return at
+
+    @cached_property
+    def _resolvent(self) -> Resolvent | None:
+        """The operator's, with W only where W is more than a number an item."""
+        return self.operator.resolvent(None if self.shared else self.weights)
 
     def pinv(self, r: Tensor) -> Tensor:
         """A^+ r, unweighted."""
@@ -133,7 +145,7 @@ class Measurement:
     def masked(self, keep: Tensor) -> Measurement:
         """The measurement with W multiplied by keep (0 or 1, broadcasting to y)."""
         part = copy.copy(self)
-        for name in ("gain", "level", "typical"):
+        for name in ("gain", "level", "typical", "_resolvent"):
             vars(part).pop(name, None)
         part.noise_std = self.noise_std.expand(self.y.shape)
         part.weights = self.weights * keep

@@ -149,7 +149,7 @@ class SpectrumMatching(ConditionalPrior):
         z, _ = conjugate_gradient(
             matrix,
             b,
-            precondition=self.precondition.at(data, c, S),
+            precondition=self.precondition.at(c, S),
             tol=1e-6,
             rms=self.tol * (1 + ratio**2 / self.variance).sqrt(),
             max_iter=self.max_iter,

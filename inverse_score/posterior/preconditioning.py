@@ -7,9 +7,12 @@ image is undone there:
     P = (I + q)^-1 + H F E F^T H,   H = q^1/2 (I + q)^-1,
 
 with E = s^2 S^-2 - I, so that P is the inverse of the whole where q is large, and of I where the
-data say nothing, q << 1. Where F is far from diagonalising N but (N + rho)^-1 has a closed form
-(masks, MRI of one coil), N goes into the image part too: d is its mean over the basis, and
-E = s^2 d S^-1 (N + rho)^-1 S^-1 - I. E > -I, so that P is positive definite.
+data say nothing, q << 1. Where F is far from diagonalising N but (N + rho)^-1 is at hand (masks,
+MRI by whole columns: `LinearOperator.resolvent`), N goes into the image part too: d is its mean
+over the basis, and E = s^2 d S^-1 (N + rho)^-1 S^-1 - I. E > -I, so that P is positive definite.
+
+rho: where N vanishes the inverse of the whole is I, (1 + q)^-1 + H E H = 1, hence E = 1 + q and
+rho = d / (2 + q). One rho serves all coefficients: q is their mean with the weights H^2 of E.
 """
 
 from __future__ import annotations
@@ -25,9 +28,9 @@ from .covariance import ErrorSpectrum
 from .measurement import Measurement
 
 Map = Callable[[Tensor], Tensor]
-# rho over d, the smallest S^2 over its mean, and the share of N outside the diagonal from which on
-# a closed form serves better than the diagonal. Iterations hardly depend on them.
-_RHO, _LOWEST, _OFF_DIAGONAL = 0.3, 0.05, 1.2
+# The smallest S^2 over its mean, and the share of N outside the diagonal from which on its
+# resolvent serves better than the diagonal. Iterations hardly depend on them.
+_LOWEST, _OFF_DIAGONAL = 0.05, 1.2
 
 
 class Preconditioner:
@@ -36,16 +39,16 @@ class Preconditioner:
     def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
         self.spectrum = spectrum
         self.diagonal, self.rows = normal_in_basis(data, spectrum)
-        self.mean = None
-        total, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
-        scattered = self.diagonal.ndim == 4 and bool((rows > _OFF_DIAGONAL * total).all())
-        if scattered and data.has_closed_solve():
-            self.mean = total
+        self.resolvent = None
+        self.mean, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
+        scattered = bool((rows > _OFF_DIAGONAL * self.mean).all())
+        if scattered and self.diagonal.ndim == 4:
+            self.resolvent = data.resolvent()
 
-    def at(self, data: Measurement, c: Tensor, S: Tensor) -> Map:
+    def at(self, c: Tensor, S: Tensor) -> Map:
         """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
         F, square = self.spectrum, mean_square(S)
-        if self.mean is None:
+        if self.resolvent is None:
             diagonal, sides = parts(c * square, self.rows)
             if F.local is None:
                 return diagonal
@@ -57,10 +60,12 @@ class Preconditioner:
         else:
             d = per_item(self.mean, c)
             diagonal, sides = parts(c * square, d)
-            level = (S.square() / square).clamp_min(_LOWEST).sqrt()
+            rho = self.mean / (2 + _weighted(c * square * d))
+            solve = self.resolvent(rho)
+            scale = (d.sqrt() / (S.square() / square).clamp_min(_LOWEST).sqrt()).to(S)
 
             def undone(v: Tensor) -> Tensor:
-                return d * data.solve(v / level, _RHO * self.mean) / level - v
+                return scale * solve(scale * v) - v
 
         def precondition(z: Tensor) -> Tensor:
             return diagonal(z) + sides(F.forward(undone(F.inverse(sides(z)))))
@@ -71,6 +76,12 @@ class Preconditioner:
 def mean_square(S: Tensor) -> Tensor:
     """The mean of s^2 over an item's pixels, (B, 1, 1, 1)."""
     return S.square().mean((1, 2, 3), keepdim=True)
+
+
+def _weighted(q: Tensor) -> Tensor:
+    """The mean of q (B, C, H, W) with the weights q / (1 + q)^2, (B,)."""
+    weights = q / (1 + q).square()
+    return (weights * q).flatten(1).sum(1) / weights.flatten(1).sum(1)
 
 
 def parts(c: Tensor, d: Tensor) -> tuple[Map, Map]:
