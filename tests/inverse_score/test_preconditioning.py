@@ -8,7 +8,14 @@ from inverse_score.posterior import ErrorSpectrum
 from inverse_score.posterior.covariance import dct, idct
 from inverse_score.posterior.measurement import Measurement
 from inverse_score.posterior.preconditioning import Preconditioner, normal_in_basis
-from operators import CartesianMRI, FromFunction, Identity, LinearOperator, Mask
+from operators import (
+    CartesianMRI,
+    FromFunction,
+    Identity,
+    LinearOperator,
+    Mask,
+    conjugate_gradient,
+)
 
 SIZE, WINDOW = 12, 5
 
@@ -139,3 +146,40 @@ def test_it_is_the_identity_where_nothing_is_measured():
         z = dct(torch.where(half_mask().mask, 0.0, 1.0).double()[None])
         found = P.at(c, torch.ones(1, 1, 1, 1).double())(z)
         torch.testing.assert_close(found, z, rtol=1e-5, atol=1e-5)
+
+
+def scattered_mri() -> CartesianMRI:
+    """Four coils and a mask that mixes rows."""
+    mask = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(3)) < 0.25
+    return CartesianMRI(mask, mri(4).sens_maps)
+
+
+OPERATORS = {
+    "mask": half_mask(),
+    "mri, 1 coil": mri(1),
+    "mri, 4 coils": mri(4),
+    "mri, 4 coils, a mask that mixes rows": scattered_mri(),
+    "filter": Filter(torch.linspace(0.1, 1, SIZE**2).reshape(1, SIZE, SIZE).double()),
+}
+
+
+@pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
+def test_where_cg_stops_the_residual_tells_the_error(operator):
+    """(e^T M e / n)^1/2 at most twice `rms` times `hidden`, e = z - M^-1 b, at any rms."""
+    _, M, P = matrices(operator, quiet_half())
+    c = spectrum(operator.in_shape[0]).at(1.0, torch.empty(1, *operator.in_shape).double())
+    apply, n = P.at(c, quiet_half()), len(M)
+    b = (
+        torch.linalg.cholesky(M)
+        @ torch.randn(n, generator=torch.Generator().manual_seed(4)).double()
+    )
+
+    def matrix(z: torch.Tensor) -> torch.Tensor:
+        return (M @ z.flatten()).reshape(z.shape)
+
+    for rms in (0.1, 0.01, 0.001):
+        z, _ = conjugate_gradient(
+            matrix, b.reshape(1, *operator.in_shape), precondition=apply, rms=rms, max_iter=500
+        )
+        e = z.flatten() - torch.linalg.solve(M, b)
+        assert float((e @ M @ e / n).sqrt()) < 2 * rms * P.hidden
