@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..errors import BadInput
 from . import Interrupted, app
 
 if TYPE_CHECKING:
@@ -162,6 +163,10 @@ def run(request: Request) -> dict[str, Any] | None:
         print(f"\ninterrupted: {left} of {len(folder.units)} units are left; the same command "
               "with --resume goes on", file=sys.stderr)  # fmt: skip
         raise stop
+    except BadInput:
+        if count == 1 and not request.resume:
+            folder.withdraw()
+        raise
 
 
 class Group:

@@ -95,9 +95,9 @@ def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
     if "fit_z" in facts:
         found["fit_ok"] = abs(facts["fit_z"]) <= FIT_LIMIT
         found["fit"] = (
-            f"prior {'fits' if found['fit_ok'] else 'may not fit'}: denoising error "
-            f"{facts['fit_ratio']:.2g} times that of the images it was measured on at noise "
-            f"{facts['fit_level']:.2g} ({facts['fit_z']:+.1f} of their deviations)"
+            f"prior {'fits' if found['fit_ok'] else 'may not fit'}: it denoises a sample with "
+            f"{facts['fit_ratio']:.2g} times its error on held-out images of its kind "
+            f"({facts['fit_z']:+.1f} of their deviations, noise level {facts['fit_level']:.2g})"
         )
     if "withheld_p" in facts:
         # The least that so many predictions can give: farther off than every one of them.

@@ -7,6 +7,7 @@ one process once all are. Nothing in a volume depends on time, order, shard or p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import zipfile
@@ -188,6 +189,17 @@ class RunFolder:
                     f"{owner.get('host')} with another number of shards; wait for it"
                 )
         return locked(self.out, f"shard-{index}-of-{count}")
+
+    def withdraw(self) -> None:
+        """Take back a run that came to nothing, so that the next needs no --overwrite."""
+        units = self.out / UNITS
+        if units.exists() and any(units.iterdir()):
+            return
+        with contextlib.suppress(OSError):
+            if units.exists():
+                units.rmdir()
+            (self.out / MANIFEST).unlink(missing_ok=True)
+            self.out.rmdir()
 
     def finish(self) -> None:
         """Remove the unit files, once every volume is written."""

@@ -155,10 +155,13 @@ def test_bad_values_name_their_slice(refusal, tmp_path, spoil, message):
 
 
 def test_bad_values_become_zero_only_where_that_is_asked_for(capsys, prior, tmp_path):
+    """What was refused leaves no run behind, so that the same folder serves the next."""
     source = fastmri_file(tmp_path / "a.h5", mask=MASK, slices=1)
     edited(source, lambda file: file["kspace"].__setitem__((0, 2, 1, 12), np.nan))
-    done = command(capsys, "reconstruct", source, "--prior", prior, "-o", tmp_path / "out",
-                   *SHORT, "--nan", "zero")  # fmt: skip
+    arguments = ("reconstruct", source, "--prior", prior, "-o", tmp_path / "out", *SHORT)
+    assert command(capsys, *arguments).code == 3
+    assert not (tmp_path / "out").exists()
+    done = command(capsys, *arguments, "--nan", "zero")
     assert done.code == 0, done.err
 
 
