@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,10 @@ class Clock:
     seconds: float = 0.0
     began: float = 0.0
 
-    def attach(self, network: torch.nn.Module) -> None:
-        network.register_forward_pre_hook(self._start)
-        network.register_forward_hook(self._stop)
+    def attach(self, network: torch.nn.Module) -> list[Any]:
+        """The hooks, to be removed again."""
+        before = network.register_forward_pre_hook(self._start)
+        return [before, network.register_forward_hook(self._stop)]
 
     def _start(self, *_: Any) -> None:
         self.began = time.perf_counter()
@@ -84,17 +87,19 @@ def coil_maps(coils: int) -> Tensor:
 
 
 def measure(rows: Any, samples: int) -> None:
-    """Seconds a step in and outside the network, and the memory that a method takes at most."""
-    rows.measure("cost", PUBLISHED, "network alone", _published)
+    """The memory that a method takes at most, then seconds a step in and outside the network."""
     loaded = {}
     for name, (operator, prior_name, image) in problems().items():
-        prior, clock = load_prior(prior_name), Clock()
-        clock.attach(prior.network)
+        prior = load_prior(prior_name)
         y = operator(slice_for(prior, image))
-        loaded[name] = (prior, clock, y, operator, 0.02 * float(y.abs().std()))
-    for label, options in _choices().items():
-        for name, problem in loaded.items():
-            rows.measure("cost", name, label, functools.partial(_time, *problem, options))
+        loaded[name] = (prior, y, operator, 0.02 * float(y.abs().std()))
+    todo = [(k, n, options) for k, options in _choices().items() for n in loaded]
+    # Memory first: what a solve frees its process keeps, for the solves after it.
+    for label, name, options in todo:
+        rows.measure("peak", name, label, functools.partial(_peak, *loaded[name], options))
+    rows.measure("cost", PUBLISHED, "network alone", _published)
+    for label, name, options in todo:
+        rows.measure("cost", name, label, functools.partial(_time, *loaded[name], options))
 
 
 def _published() -> dict[str, Any]:
@@ -113,44 +118,66 @@ def _published() -> dict[str, Any]:
 
 def _time(
     prior: Prior,
-    clock: Clock,
     y: Tensor,
     operator: LinearOperator,
     noise_std: float,
     options: dict[str, Any],
 ) -> dict[str, Any]:
     """Figures of one solve, of STEPS steps unless the options say otherwise."""
-    clock.seconds, marks = 0.0, []
+    clock, marks = Clock(), []
+    hooks = clock.attach(prior.network)
 
     def watch(*_: Any) -> None:
         marks.append(time.perf_counter())
 
-    before = _reset_peak()
     began = time.perf_counter()
     options = {"steps": STEPS, **options}
     rec = solve(y, operator, prior, noise_std=noise_std, callback=watch, **options)
     total = time.perf_counter() - began
+    for hook in hooks:
+        hook.remove()
     return {
         "network_ms": 1e3 * clock.seconds / max(rec.nfe, 1),
         "step_ms": 1e3 * (marks[-1] - marks[0]) / max(len(marks) - 1, 1),
         "setup_ms": 1e3 * (marks[0] - began),
         "outside": 1 - clock.seconds / total,
-        "peak_mib": _memory("VmHWM") - before,
         "nfe": rec.nfe,
         "vjps": rec.vjps,
         "items": rec.num_samples,
     }
 
 
-def with_published(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `outside_published`: the share outside, were NCSN++ the prior's network."""
-    call = next((r["network_ms"] for r in rows if r["problem"] == PUBLISHED), None)
+def _peak(*problem: Any) -> dict[str, Any]:
+    """Resident memory at most beyond what is there before, in a process of its own."""
+    with ProcessPoolExecutor(
+        1, multiprocessing.get_context("fork"), _PROBLEM.append, (problem,)
+    ) as pool:
+        return pool.submit(_peak_here).result()
+
+
+_PROBLEM: list[Any] = []
+
+
+def _peak_here() -> dict[str, Any]:
+    """The peak of two steps: more take no more."""
+    *problem, options = _PROBLEM[-1]
+    prior, y, operator, noise_std = problem
+    before = _reset_peak()
+    solve(y, operator, prior, noise_std=noise_std, **{**options, "steps": 2})
+    return {"peak_mib": _memory("VmHWM") - before}
+
+
+def completed(cost: list[dict[str, Any]], peak: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cost rows with `peak_mib`, and `outside_published`: `outside`, were NCSN++ the network."""
+    call = next((r["network_ms"] for r in cost if r["problem"] == PUBLISHED), None)
+    most = {(r["problem"], r["method"]): r.get("peak_mib") for r in peak}
     found = []
-    for row in rows:
+    for row in cost:
+        row = {**row, "peak_mib": most.get((row["problem"], row["method"]))}
         if call is not None and "outside" in row:
             # Of one call a step, whatever share of the whole solve it was.
             own = row["network_ms"] * row["outside"] / (1 - row["outside"])
-            row = {**row, "outside_published": own / (own + call * row["items"])}
+            row["outside_published"] = own / (own + call * row["items"])
         found.append(row)
     return found
 
@@ -181,6 +208,5 @@ def _choices() -> dict[str, dict[str, Any]]:
             chosen[name] = {"method": name}
     # All particles of a row are denoised one after the other: four show what sixteen cost.
     chosen["smc"]["num_particles"] = 4
-    # Last, because freed memory is kept and hides what smaller rows take.
     chosen["auto, fast, 8 samples"] = {"budget": "fast", "steps": None, "num_samples": 8}
     return chosen
