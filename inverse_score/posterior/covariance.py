@@ -88,7 +88,8 @@ class ErrorSpectrum:
         ratio = torch.as_tensor(ratio, dtype=torch.float64).cpu().reshape(-1)
         below = (ratio.log() - self.log_sigma[0]).clamp(max=0.0)[:, None, None]
         log_c = between(self.log_sigma, self.log_values, ratio) + 2 * below
-        return self._on_grid(log_c, tuple(like.shape[-2:])).exp().to(like.dtype).to(like.device)
+        log_c = log_c.to(like.dtype).to(like.device)
+        return self._on_grid(log_c, tuple(like.shape[-2:])).exp()
 
     def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
         if self.card["bins"] == "full":
@@ -96,8 +97,8 @@ class ErrorSpectrum:
                 return log_c.reshape(*log_c.shape[:2], *shape)
             grid = log_c.reshape(*log_c.shape[:2], *self.card["shape"])
             return torch.nn.functional.interpolate(grid, shape, mode="bilinear")
-        index, part = _place(tuple(self.card["frequency"]), shape)
-        return torch.lerp(log_c[..., index], log_c[..., index + 1], part)
+        index, part = (v.to(log_c.device) for v in _place(tuple(self.card["frequency"]), shape))
+        return torch.lerp(log_c[..., index], log_c[..., index + 1], part.to(log_c))
 
     def mean_square(self, ratio: float | Tensor, like: Tensor) -> Tensor:
         """The error's mean variance per element, (1 or B,)."""
