@@ -108,7 +108,10 @@ class Scaled(LinearOperator):
         square = self._squared
 
         def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
-            solve = inner(rho / square)
+            a2 = (
+                square.to(rho) if isinstance(square, Tensor) and isinstance(rho, Tensor) else square
+            )
+            solve = inner(rho / a2)
             return lambda b: solve(b / per_item(square, b))
 
         return at

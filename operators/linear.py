@@ -175,9 +175,10 @@ class LinearOperator:
         The formula of `solve_normal` where it has one; else what an operator has that is near it,
         symmetric and positive definite (CartesianMRI by whole columns); None: neither.
         """
-        like = self._event(len(weights) if weights is not None else self.batch or 1)
+        own = 1 if weights is None or weights.ndim <= len(self.out_shape) else len(weights)
+        like = self._event(self.batch or own)
         if weights is not None:
-            weights = self._weights(weights, len(like))
+            weights = self._weights(weights, len(like)).to(like.real)
         if self._closed_solve(like, 1.0, weights) is None:
             return None
         return lambda rho: lambda b: cast(Tensor, self._closed_solve(b, rho, weights))

@@ -85,8 +85,14 @@ class Mask(LinearOperator):
         gain = self.row_gram if weights is None else self.row_gram.to(weights) * weights
 
         def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
-            inverse = safe_inverse(gain, per_item(rho, gain))
-            return lambda b: b * inverse.to(b)
+            known: dict[torch.dtype, Tensor] = {}
+
+            def solve(b: Tensor) -> Tensor:
+                if b.dtype not in known:
+                    known[b.dtype] = safe_inverse(gain.to(b), per_item(rho, b))
+                return b * known[b.dtype]
+
+            return solve
 
         return at
 

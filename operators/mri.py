@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -113,8 +115,19 @@ class CartesianMRI(LinearOperator):
     def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
         if self.sens_maps is None:
             return super().resolvent(weights)
-        by_rows = weights is None and self.mask.ndim == 1
-        return RowResolvent(self.mask, self.sens_maps) if by_rows else None
+        by_rows = weights is None and self.mask.ndim == 1 and RowResolvent.fits(self.sens_maps)
+        return self._rows if by_rows else None
+
+    @cached_property
+    def _rows(self) -> RowResolvent:
+        return RowResolvent(self.mask, cast(Tensor, self.sens_maps))
+
+    def __getitem__(self, index: Any) -> LinearOperator:
+        item = super().__getitem__(index)
+        if item is not self and "_rows" in vars(self):
+            chosen = torch.arange(self.batch or 1)[index].reshape(-1).tolist()
+            vars(item)["_rows"] = self._rows[chosen]
+        return item
 
     def _closed_pinv(self, y: Tensor) -> Tensor | None:
         return self.adjoint(y) if self.sens_maps is None else None
@@ -250,6 +263,8 @@ def _checked_kspace_mask(mask: Tensor, H: int, W: int) -> tuple[Tensor, int | No
         mask, shape = mask[0], (W,)
     if shape not in ((W,), (H, W)) and not (mask.ndim == 3 and shape[1:] in ((H, W), (1, W))):
         raise ValueError(f"mask must be (W,), (H, W) or (B, H, W) with ({H}, {W}); got {shape}")
+    if shape == (H, W) and bool((mask == mask[:1]).all()):
+        mask = mask[0]  # whole columns, which take less work
     if mask.ndim < 3:
         return mask, None
     if not bool(mask.flatten(1).any(1).all()):

@@ -15,8 +15,10 @@ from ..errors import BadInput
 from . import Interrupted, app
 
 if TYPE_CHECKING:
+    from ..io.results import RunFolder, Unit
     from .plan import Plan
     from .request import Request
+    from .work import Worker
 
 
 @app.command()
@@ -156,15 +158,21 @@ def run(request: Request) -> dict[str, Any] | None:
             progress.note(_opening(plan, folder, index, count))
             worker = worker_of(plan, folder, progress)
             worker.seconds["opening"] = time.perf_counter() - began
-            worker.run(mine)
+            _run(worker, mine, folder, alone=count == 1 and not request.resume)
             return group.last(lambda: _conclude(plan, folder, worker))
     except Interrupted as stop:
         left = len(folder.missing())
         print(f"\ninterrupted: {left} of {len(folder.units)} units are left; the same command "
               "with --resume goes on", file=sys.stderr)  # fmt: skip
         raise stop
+
+
+def _run(worker: Worker, units: list[Unit], folder: RunFolder, *, alone: bool) -> None:
+    """The worker's units; input that is refused at once leaves no run behind."""
+    try:
+        worker.run(units)
     except BadInput:
-        if count == 1 and not request.resume:
+        if alone:
             folder.withdraw()
         raise
 

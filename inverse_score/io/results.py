@@ -199,7 +199,6 @@ class RunFolder:
             if units.exists():
                 units.rmdir()
             (self.out / MANIFEST).unlink(missing_ok=True)
-            self.out.rmdir()
 
     def finish(self) -> None:
         """Remove the unit files, once every volume is written."""

@@ -86,7 +86,8 @@ class Measurement:
 
     def solve(self, b: Tensor, rho: Any, **options: Any) -> Tensor:
         """(A^T W A + rho I)^-1 b; rho scalar or (B,)."""
-        options = {"resolvent": self._resolvent, **options}
+        if self._resolvent is not None:
+            options = {"resolvent": self._resolvent, **options}
         if not self.shared:
             return self.operator.solve_normal(b, rho, self.weights, **options)
         # (w N + rho)^-1 b = (N + rho / w)^-1 b / w keeps the operator's closed form.

@@ -92,8 +92,9 @@ class SpectrumMatching(ConditionalPrior):
     of x_0 given x_t and y. CG stops an item at RMS residual tol sqrt(1 + r^2 / v), v the prior's
     pixel variance: what is wrong at r = sigma / alpha decays by (r_s / r)^2 until r_s^2 is about v,
     where details are decided, so early steps need no digits. With masks, MRI by whole columns and
-    CT that residual is the error in the energy norm within a factor of two; where P does not know
-    what was measured (coils and a mask that mixes rows) it can be a third of that, and so is tol.
+    CT of many views that residual is about the error in the energy norm. It is several times less
+    where P does not know what was measured (coils and a mask that mixes rows, CT of few or
+    one-sided views); tol is divided by `Preconditioner.hidden` there.
     """
 
     walk: ClassVar[dict[str, Any]] = churned(1.5)

@@ -28,56 +28,60 @@ from .covariance import ErrorSpectrum
 from .measurement import Measurement
 
 Map = Callable[[Tensor], Tensor]
-# The smallest S^2 over its mean, and the share of N outside the diagonal from which on its
-# resolvent serves better than the diagonal. Iterations hardly depend on them.
-_LOWEST, _OFF_DIAGONAL = 0.05, 1.2
-# How much smaller than the error a residual is where P does not know what was measured: 1 to 3 in
-# MRI of 15 coils by a Poisson-disc mask.
-_HIDDEN = 3.0
+# The smallest S^2 over its mean, and how far rows of N may exceed its diagonal before N's resolvent
+# serves better than the diagonal. Iterations hardly depend on them.
+_LOWEST, _SCATTERED = 0.05, 1.2
 
 
 class Preconditioner:
     """P for the measurement `data`; `diagonal` is d, see `normal_in_basis`.
 
-    hidden: how much smaller than the error in the energy norm the residual's P-norm may be.
+    hidden (B,): how much smaller than the error in the energy norm the residual's P-norm may be,
+    about: the norm of N's rows over its diagonal where P knows no more of N than these.
     """
 
     def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
         self.spectrum = spectrum
         self.diagonal, self.rows = normal_in_basis(data, spectrum)
-        self.resolvent = None
         self.mean, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
-        scattered = bool((rows > _OFF_DIAGONAL * self.mean).all())
-        if scattered and self.diagonal.ndim == 4:
+        self.hidden = torch.ones_like(self.mean)
+        if self.diagonal.ndim == 4:
+            self.hidden = (rows / self.mean.clamp_min(1e-30)).clamp_min(1.0)
+        self.scattered, self.resolvent = self.hidden > _SCATTERED, None
+        if bool(self.scattered.any()):
             self.resolvent = data.resolvent()
-        self.hidden = _HIDDEN if scattered and self.resolvent is None else 1.0
+        if self.resolvent is not None:
+            self.hidden = torch.where(self.scattered, 1.0, self.hidden)
 
     def at(self, c: Tensor, S: Tensor) -> Map:
         """z -> P z, z (B, C, H, W); c alike or of one item, S (B, 1, H, W)."""
-        F, square = self.spectrum, mean_square(S)
         if self.resolvent is None:
-            diagonal, sides = parts(c * square, self.rows)
-            if F.local is None:
-                return diagonal
-            E = square / torch.maximum(S.square(), _LOWEST * square) - 1
+            return self._by_diagonal(c, S)
+        if bool(self.scattered.all()):
+            return self._by_resolvent(c, S)
+        # What an item gets must not depend on the others.
+        one, other = self._by_resolvent(c, S), self._by_diagonal(c, S)
+        scattered = per_item(self.scattered, c) > 0
+        return lambda z: torch.where(scattered, one(z), other(z))
 
-            def undone(v: Tensor) -> Tensor:
-                return E * v
+    def _by_diagonal(self, c: Tensor, S: Tensor) -> Map:
+        square = mean_square(S)
+        diagonal, sides = parts(c * square, self.rows)
+        if self.spectrum.local is None:
+            return diagonal
+        E = square / torch.maximum(S.square(), _LOWEST * square) - 1
+        return self._both(diagonal, sides, lambda v: E * v)
 
-        else:
-            d = per_item(self.mean, c)
-            diagonal, sides = parts(c * square, d)
-            rho = self.mean / (2 + _weighted(c * square * d))
-            solve = self.resolvent(rho)
-            scale = (d.sqrt() / (S.square() / square).clamp_min(_LOWEST).sqrt()).to(S)
+    def _by_resolvent(self, c: Tensor, S: Tensor) -> Map:
+        square, d = mean_square(S), per_item(self.mean, c)
+        diagonal, sides = parts(c * square, d)
+        solve = self.resolvent(self.mean / (2 + _weighted(c * square * d)))
+        scale = (d / (S.square() / square).clamp_min(_LOWEST)).sqrt()
+        return self._both(diagonal, sides, lambda v: scale * solve(scale * v) - v)
 
-            def undone(v: Tensor) -> Tensor:
-                return scale * solve(scale * v) - v
-
-        def precondition(z: Tensor) -> Tensor:
-            return diagonal(z) + sides(F.forward(undone(F.inverse(sides(z)))))
-
-        return precondition
+    def _both(self, diagonal: Map, sides: Map, undone: Map) -> Map:
+        F = self.spectrum
+        return lambda z: diagonal(z) + sides(F.forward(undone(F.inverse(sides(z)))))
 
 
 def mean_square(S: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ _LISTS: dict[str, tuple[str, str, dict[str, str]]] = {
         "its own): milliseconds of a call of the network, of a step, and until the first step is "
         "done; share of the whole solve outside the network, and what it would be with the network "
         "that Song et al. 2021 trained for this size, timed alone in the same run; resident memory "
-        "at most, network included, beyond what is there before (two steps in a fresh process).",
+        "at most, the network's activations included, beyond what is there before (two steps in a "
+        "process of its own).",
         {
             "network_ms": "network ms",
             "step_ms": "step ms",

@@ -5,7 +5,7 @@ import torch
 from dense_operator import dense
 from operator_zoo import NAMES, SIZES, draw, zoo
 
-from operators import CartesianMRI, FromFunction
+from operators import CartesianMRI, FromFunction, Mask
 from operators.rows import ROWS
 
 H, W = ROWS + 5, 12
@@ -66,12 +66,18 @@ def test_by_rows_it_is_symmetric_positive_and_near_the_inverse():
 
 
 def test_by_rows_items_have_their_own_maps_and_repeats_share_one_decomposition():
-    A = mri(maps_of(2, 0.0).expand(2, 4, H, W))[[0, 1, 0, 0]]
-    x, rho = draw((4, 2, H, W), 1), torch.tensor([0.5, 1.0, 2.0, 3.0]).double()
-    b = A.normal(x) + rho[:, None, None, None] * x
-    solve = A.resolvent()
-    torch.testing.assert_close(solve(rho)(b), x, rtol=1e-9, atol=1e-9)
-    assert sorted(solve.members) == [0, 1]
+    stack = mri(maps_of(2, 0.0).expand(2, 4, H, W))
+    rho = torch.tensor([0.5, 1.0, 2.0, 3.0]).double()
+    before, after = stack[[0, 1, 0, 0]], stack
+    assert after.resolvent().owner == [0, 1]
+    for A in (before, after[[0, 1, 0, 0]]):
+        x = draw((4, 2, H, W), 1)
+        b = A.normal(x) + rho[:, None, None, None] * x
+        solve = A.resolvent()
+        assert len(solve.decomposed) == 2
+        assert solve.owner == [0, 1, 0, 0]
+        torch.testing.assert_close(solve(rho)(b), x, rtol=1e-9, atol=1e-9)
+    assert stack[[1]].resolvent().decomposed is stack.resolvent().decomposed
 
 
 def test_it_saves_iterations_and_keeps_the_solution():
@@ -82,8 +88,32 @@ def test_it_saves_iterations_and_keeps_the_solution():
     assert bool((2 * info.iterations < without.iterations).all())
 
 
-def test_there_is_none_for_masks_that_mix_rows_or_weights_that_differ():
+def test_there_is_none_for_masks_that_mix_rows_or_weights_that_differ(monkeypatch):
     A = mri(maps_of(1, 0.0)[0].expand(4, H, W))
     assert A.resolvent(torch.ones(1, *A.out_shape)) is None
-    whole = CartesianMRI(torch.ones(H, W), A.sens_maps)
-    assert whole.resolvent() is None
+    mixing = torch.ones(H, W)
+    mixing[0, 0] = 0
+    assert CartesianMRI(mixing, A.sens_maps).resolvent() is None
+    monkeypatch.setattr("operators.rows.LARGEST", W * W * 2 - 1)
+    assert mri(A.sens_maps).resolvent() is None
+
+
+def test_a_grid_mask_of_whole_columns_counts_as_columns():
+    """What `reconstruct` makes of a file's mask."""
+    A = mri(maps_of(1, 0.0)[0].expand(4, H, W))
+    grid = CartesianMRI(A.mask.expand(H, W), A.sens_maps)
+    assert grid.resolvent() is not None
+    x = draw((1, 2, H, W), 3)
+    torch.testing.assert_close(grid(x), A(x))
+    assert grid.num_measured == A.num_measured
+
+
+def test_weights_count_in_the_formula():
+    g = torch.Generator().manual_seed(0)
+    mask = Mask((torch.rand(1, 6, 5, generator=g) < 0.5).float())
+    one_coil = CartesianMRI(torch.ones(3, 6, 5), image_shape=(6, 5))
+    for A, shape in ((mask, (2, 1, 6, 5)), (one_coil, (1, 1, 6, 5)), (one_coil, (6, 5))):
+        weights = torch.rand(shape, generator=g).double() + 0.1
+        b = draw((A.batch or 2, *A.in_shape), 4)
+        expected = A.solve_normal(b, 0.3, weights)
+        torch.testing.assert_close(A.resolvent(weights)(0.3)(b), expected)
