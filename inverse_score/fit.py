@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.linear import LinearOperator
+from operators.linear import LinearOperator, Resolvent
 
 from .posterior.covariance import KEY
 from .posterior.measurement import measure
@@ -36,6 +36,9 @@ class Kept(LinearOperator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(self.keep.to(y.device) * y)
+
+    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
+        return self.operator.resolvent(self.keep) if weights is None else None
 
     @property
     def num_measured(self) -> int | Tensor:

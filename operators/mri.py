@@ -115,8 +115,14 @@ class CartesianMRI(LinearOperator):
     def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
         if self.sens_maps is None:
             return super().resolvent(weights)
-        by_rows = weights is None and self.mask.ndim == 1 and RowResolvent.fits(self.sens_maps)
-        return self._rows if by_rows else None
+        if self.mask.ndim > 1 or not RowResolvent.fits(self.sens_maps):
+            return None
+        if weights is None:
+            return self._rows
+        if weights.numel() != weights.shape[-1]:
+            return None
+        # A number a column joins the mask.
+        return RowResolvent(self.mask.to(weights) * weights.flatten(), self.sens_maps)
 
     @cached_property
     def _rows(self) -> RowResolvent:

@@ -5,6 +5,7 @@ import torch
 from dense_operator import dense
 from operator_zoo import NAMES, SIZES, draw, zoo
 
+from inverse_score.fit import Kept
 from operators import CartesianMRI, FromFunction, Mask
 from operators.rows import ROWS
 
@@ -106,6 +107,17 @@ def test_a_grid_mask_of_whole_columns_counts_as_columns():
     x = draw((1, 2, H, W), 3)
     torch.testing.assert_close(grid(x), A(x))
     assert grid.num_measured == A.num_measured
+
+
+def test_withheld_columns_leave_the_mask():
+    """`fit_check` reconstructs without a tenth of the lines; keep (1, 1, 1, W)."""
+    A = mri(maps_of(1, 0.0)[0].expand(4, H, W))
+    keep = (torch.arange(W) != 4).double().reshape(1, 1, 1, W)
+    kept = Kept(A, keep)
+    x = draw((2, 2, H, W), 6)
+    b = kept.normal(x) + 0.3 * x
+    assert not torch.allclose(kept.normal(x), A.normal(x))
+    torch.testing.assert_close(kept.resolvent()(0.3)(b), x, rtol=1e-9, atol=1e-9)
 
 
 def test_weights_count_in_the_formula():
