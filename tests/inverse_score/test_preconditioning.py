@@ -4,9 +4,11 @@ import pytest
 import torch
 from dense_operator import dense
 
+from inverse_score import KarrasSDE, Prior
 from inverse_score.posterior import ErrorSpectrum
 from inverse_score.posterior.covariance import dct, idct
 from inverse_score.posterior.measurement import Measurement
+from inverse_score.posterior.moments import SpectrumMatching
 from inverse_score.posterior.preconditioning import Preconditioner, normal_in_basis
 from operators import (
     CartesianMRI,
@@ -186,26 +188,62 @@ def test_where_cg_stops_the_residual_tells_the_error(operator, factor):
         assert float((e @ M @ e / n).sqrt()) < factor * rms * P.hidden
 
 
+def test_rho_is_of_the_coefficients_that_measured_and_unmeasured_share():
+    """rho = d / (2 + q), q its mean with the weights q / (1 + q)^2 of E."""
+    P = Preconditioner(measured(half_mask()), spectrum(1, local=False))
+    d, seen = float(P.mean), []
+    P.resolvent = lambda rho: seen.append(float(rho)) or (lambda b: b)
+    q = torch.full((1, 1, SIZE, SIZE), 1e4).double()
+    q[..., :, : SIZE // 2] = 1.0
+    P.at(q / d, torch.ones(1, 1, 1, 1).double())
+    few, many = 1 / 4, 1e4 / 1.0001e4**2
+    assert seen[0] == pytest.approx(d / (2 + (few + many * 1e4) / (few + many)), rel=1e-3)
+
+
 def test_an_item_has_the_same_preconditioner_whoever_is_beside_it():
     """Also beside one that is fully sampled, whose N the basis does diagonalise."""
-    maps = mri(4).sens_maps
-    for scattered in (scattered_mri().mask, torch.arange(SIZE).repeat(SIZE, 1) % 4 == 0):
-        masks = torch.stack([scattered, torch.ones(SIZE, SIZE, dtype=torch.bool)])
-        z = torch.randn(2, 2, SIZE, SIZE, generator=torch.Generator().manual_seed(5)).double()
-        S = quiet_half().expand(2, -1, -1, -1)
+    z = torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5)).double()
+    S = quiet_half().expand(2, -1, -1, -1)
+    masks = torch.stack([half_mask().mask, torch.ones(1, SIZE, SIZE, dtype=torch.bool)])
 
-        def applied(items: list[int], masks=masks, z=z, S=S) -> tuple[torch.Tensor, torch.Tensor]:
-            A = CartesianMRI(masks[items], maps)
-            y = torch.zeros(len(items), *A.out_shape, dtype=torch.complex128)
-            P = Preconditioner(Measurement(A, y, 0.1), spectrum(2))
-            c = spectrum(2).at(1.0, z[items])
-            return P.at(c, S[items])(z[items]), P.hidden
+    def applied(items: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        A = Mask(masks[items], (1, SIZE, SIZE))
+        data = Measurement(A, torch.zeros(len(items), *A.out_shape).double(), 0.1)
+        P = Preconditioner(data, spectrum(1))
+        return P.at(spectrum(1).at(1.0, z[items]), S[items])(z[items]), P.scattered
 
-        both, hidden = applied([0, 1])
-        for i in (0, 1):
-            alone, own = applied([i])
-            torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-9, atol=1e-9)
-            torch.testing.assert_close(hidden[i : i + 1], own)
+    both, scattered = applied([0, 1])
+    assert scattered.tolist() == [True, False]
+    for i in (0, 1):
+        alone, own = applied([i])
+        torch.testing.assert_close(both[i : i + 1], alone, rtol=1e-9, atol=1e-9)
+        assert own.tolist() == [scattered.tolist()[i]]
+
+
+def test_moment_matching_goes_further_where_the_residual_hides(monkeypatch):
+    """CG gets tol / hidden, an item's own."""
+    seen = []
+
+    def recorded(matrix, b, **options):
+        seen.append(options["rms"])
+        return b, None
+
+    monkeypatch.setattr("inverse_score.posterior.moments.conjugate_gradient", recorded)
+    prior = Prior(lambda x, t: 0 * x, KarrasSDE(80.0), output="x0", event_shape=(2, SIZE, SIZE))
+    prior.card["error_spectrum"] = spectrum(2, local=False).card
+    x = torch.ones(1, 2, SIZE, SIZE).double()
+    for A in (mri(4), scattered_mri()):
+        matching = SpectrumMatching(prior, measured(A), tol=0.01)
+        matching.denoise(x, 1e-3)
+        assert float(seen[-1]) == pytest.approx(0.01 / float(matching.precondition.hidden))
+    assert float(seen[1]) < 0.8 * float(seen[0])
+
+
+def test_a_measurement_solves_with_its_operators_resolvent():
+    data, b = measured(mri(4), 0.05), torch.randn(1, 2, SIZE, SIZE).double()
+    _, near = data.solve(b, 0.5, return_info=True)
+    _, plain = data.operator.solve_normal(b, 0.5 * 0.05**2, return_info=True)
+    assert bool((3 * near.iterations < plain.iterations).all())
 
 
 def test_solutions_with_noise_that_differs_or_lines_left_out_know_their_weights():
