@@ -152,6 +152,10 @@ class Measurement:
         part.weights = self.weights * keep
         return part
 
+    def louder(self, factor: Tensor) -> Measurement:
+        """The measurement with noise_std times factor (B,)."""
+        return Measurement(self.operator, self.y, per_item(factor, self.y) * self.noise_std)
+
     def noisy(self, ratio: float) -> Measurement:
         """Exact data as if measured with noise `ratio` times |A|, in u; others as they are."""
         if not self.exact:

@@ -1,5 +1,6 @@
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from inverse_score.posterior.covariance import dct, dct_matrix, idct
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import moment_matching
 from inverse_score.randomness import Noise
-from operators import Grayscale, Mask
+from operators import Grayscale, Identity, Mask, vstack
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 10)])
@@ -161,6 +162,39 @@ def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():
     c = cond.spectrum.at(0.2, data.y)
     factor = cond.inflation(data, data.y, c, torch.tensor([0.1, 4.0], dtype=c.dtype))
     torch.testing.assert_close(factor, torch.tensor([100.0, 10.0], dtype=c.dtype))
+
+
+def twice_measured(loud, stated=1.0):
+    """y = (x, x) + n of two items, n's std 0.01 times `loud` of each, said to be 0.01."""
+    prior, noise = white_prior(stated), Noise(3, range(2))
+    x = 0.3 * noise(torch.empty(2, 1, 64, 64), 0)
+    A = vstack([Identity((1, 64, 64))] * 2)
+    clean = A(x)
+    y = clean + 0.01 * torch.tensor(loud).reshape(2, *[1] * (clean.ndim - 1)) * noise(clean, 2)
+    return prior, A, y, x + 0.2 * noise(x, 1)
+
+
+@pytest.mark.parametrize("stated", [1.0, 0.2])
+@pytest.mark.parametrize("loud", [(1.0, 1.0), (0.5, 1.0), (3.0, 1.0)])
+def test_data_off_every_image_are_taken_as_noisier_and_no_others(loud, stated):
+    """What no x explains is the half of y that differs between the copies: its power is exact."""
+    prior, A, y, xt = twice_measured(loud, stated)
+    cond = moment_matching(prior, measure(prior, y, A, 0.01), covariance="spectrum")
+    t = prior.sde.time(0.2)
+    if max(loud) > 1:
+        with pytest.warns(UserWarning, match="the data lie 3 times noise_std off every image"):
+            both = cond.denoise(xt, t)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            both = cond.denoise(xt, t)
+    found = cond.data.noise_std.flatten() / 0.01
+    expected = torch.tensor(loud).clamp_min(1.0)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
+    assert found[1] == 1
+    torch.testing.assert_close(cond.denoise(xt, t), both)
+    alone = moment_matching(prior, measure(prior, y[1:], A, 0.01), covariance="spectrum")
+    torch.testing.assert_close(alone.denoise(xt[1:], t), both[1:], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
