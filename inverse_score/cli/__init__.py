@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import typer
@@ -48,6 +49,8 @@ def main() -> None:
     # OpenMP reads this once, when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_freed_memory()
+    # Not the line of code, which tells a user nothing.
+    warnings.formatwarning = lambda message, *_: f"inverse-score: warning: {message}\n"
     try:
         app(standalone_mode=True)
     except SystemExit:

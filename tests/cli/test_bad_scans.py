@@ -183,6 +183,7 @@ def test_a_mask_that_keeps_everything_says_that_there_is_nothing_to_do(capsys, p
     assert "keeps everything: nothing is undersampled" in done.out
 
 
+@pytest.mark.filterwarnings("ignore:the data lie")
 @pytest.mark.parametrize("shape", [(23, 31), (7, 40)])
 def test_odd_and_tiny_images_come_back_in_their_size(capsys, prior, tmp_path, shape):
     source = fastmri_file(tmp_path / "a.h5", shape=shape, slices=1)
