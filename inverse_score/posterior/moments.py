@@ -131,9 +131,7 @@ class SpectrumMatching(ConditionalPrior):
         if not self.checked:
             data = self._check(data, residual, c, S)
         square = mean_square(S)
-        factor = per_item(self.inflation(data, residual, c, square.flatten()), c)
-        # Nobody knows where in the image lies what c does not explain: it is added evenly.
-        c, S = factor * c, ((S.square() + (factor - 1) * square) / factor).sqrt()
+        c, S = _inflated(c, S, self.inflation(data, residual, c, square.flatten()))
         told = c.sqrt() * F.forward(S * data.backproject(residual))
         scale = (1 + torch.as_tensor(ratio).to(self.variance) ** 2 / self.variance).sqrt()
         return x0_hat + self._solve(data, c, S, told, self.tol * scale)
@@ -167,10 +165,13 @@ class SpectrumMatching(ConditionalPrior):
 
         A parametric bootstrap: what the Gaussian model e ~ N(0, W^-1 + A C A^T) leaves of
         e = y - A x0_hat, |e - A E[x_0 - x0_hat | e]|_W^2, against what it leaves of an e drawn
-        from that model. More means that A or noise_std is wrong: no image leaves so much. Maps
-        from eight calibration lines do so at 8x, and taking them at their word cost up to 5 dB.
+        from that model, C inflated as far as `inflation` may. More means that A or noise_std is
+        wrong: no image leaves so much. Maps from eight calibration lines do so at 8x, and taking
+        them at their word cost up to 5 dB.
         """
         self.checked = True
+        most = LARGEST / mean_square(S).flatten().clamp_max(1.0)
+        c, S = _inflated(c, S, most)
         F, root, noise = self.spectrum, c.sqrt(), Noise(0, [0])
         z = noise(data._event(1), 0, OTHER)
         clean = data.operator((S * F.inverse(root * z)).expand(*data._event(len(data)).shape))
@@ -222,6 +223,15 @@ class SpectrumMatching(ConditionalPrior):
         excess = inner(white, white) - count - 5 * scatter
         factor = excess / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         return torch.minimum(factor.clamp_min(1.0), LARGEST / square.clamp_max(1.0))
+
+
+def _inflated(c: Tensor, S: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """c and S of `factor` (B,) times the variance.
+
+    Nobody knows where in the image lies what c does not explain: it is added evenly.
+    """
+    factor = per_item(factor, c)
+    return factor * c, ((S.square() + (factor - 1) * mean_square(S)) / factor).sqrt()
 
 
 class IsotropicMatching(ConditionalPrior):
