@@ -45,14 +45,14 @@ HEADLINE = {
         "sampler": "dpm++2m-sde",
     },
 }
-# Fewer calls, and CG stopped at a residual of 1 % of a posterior std: what scans can afford.
+# Fewer calls, and CG stopped at a residual of 0.3 % of a posterior std: what scans can afford.
 # Scans are far from stationary: on training people eta 2 is worth 1.4 dB over 1; eta 3 gains 0.1 dB
 # more in CT, nothing in MRI, and its samples lie closer together than their mean to the truth.
 SHORT = {
     f"spectrum, {steps} steps": {
         **HEADLINE["spectrum"],
         "steps": steps,
-        "tol": 0.01,
+        "tol": 0.003,
         "sampler_options": {"eta": 2.0, "balanced": True},
     }
     for steps in (20, 28)
