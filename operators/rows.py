@@ -60,6 +60,7 @@ class RowResolvent:
 
         return solve
 
+    @torch.inference_mode(False)  # what is kept may be needed by autograd later
     def _like(self, j: int, z: Tensor) -> tuple[Tensor, Tensor]:
         """L and V of a set in the precision and on the device of z, where they stay."""
         L, V = self.decomposed[j]
@@ -68,6 +69,7 @@ class RowResolvent:
         return L, V
 
 
+@torch.inference_mode(False)
 def _decomposed(mask: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """L (blocks, W) and V (blocks, W, W), N_y^T = V L V^H for N_y averaged over ROWS rows."""
     # Few devices decompose complex matrices, and this is done once.

@@ -109,6 +109,18 @@ def test_a_grid_mask_of_whole_columns_counts_as_columns():
     assert grid.num_measured == A.num_measured
 
 
+def test_what_inference_mode_decomposed_has_gradients_later():
+    A = mri(maps_of(1, 0.0)[0].expand(4, H, W))
+    x = draw((1, 2, H, W), 7)
+    for dtype in (torch.float32, torch.float64):
+        with torch.inference_mode():
+            A.resolvent()(0.5)(x.to(dtype))
+        b = x.to(dtype, copy=True).requires_grad_()
+        (gradient,) = torch.autograd.grad((A.resolvent()(0.5)(b) * b.detach()).sum(), b)
+        expected = A.resolvent()(0.5)(b.detach())
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_withheld_columns_leave_the_mask():
     """`fit_check` reconstructs without a tenth of the lines; keep (1, 1, 1, W)."""
     A = mri(maps_of(1, 0.0)[0].expand(4, H, W))
