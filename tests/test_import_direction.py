@@ -51,7 +51,8 @@ def test_inverse_score_knows_no_concrete_operator():
         "operators.spectral",
     )
     for path in (ROOT / "inverse_score").rglob("*.py"):
-        if "cli" in path.parts:
+        # Toy problems for tests are made of operators, and nothing is made of them.
+        if {"cli", "testing"} & set(path.parts):
             continue
         concrete = {
             name
@@ -63,6 +64,13 @@ def test_inverse_score_knows_no_concrete_operator():
             not in {"operators.LinearOperator", "operators.as_channels", "operators.as_complex"}
         }
         assert not concrete, f"{path.relative_to(ROOT)} imports {sorted(concrete)}"
+
+
+def test_only_tests_import_what_is_for_tests():
+    for folder in ("operators", "inverse_score", "recipes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            toys = {name for name in imported_modules(path) if "inverse_score.testing" in name}
+            assert not toys or "testing" in path.parts, f"{path.relative_to(ROOT)} imports {toys}"
 
 
 @pytest.mark.parametrize("heavy", ["torch", "scipy", "torchdiffeq", "skimage", "h5py", "pydicom"])

@@ -19,7 +19,7 @@ _TABLE = "auto_methods.json"
 def table() -> dict[str, dict[str, dict[str, Any]]]:
     """budget -> operator class, or "default" -> method and options; written by the benchmark.
 
-    `python -m recipes.benchmarks.posteriors --write-table` measures and writes it, with the
+    `python tests/studies/posteriors.py --write-table` measures and writes it, with the
     figures by which each was chosen under "measured".
     """
     return json.loads(resources.files("inverse_score").joinpath("assets", _TABLE).read_text())

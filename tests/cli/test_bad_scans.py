@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 from command_line import command, tiny_prior
-from scan_files import fastmri_file, kspace
+
+from inverse_score.testing.scans import fastmri_file, kspace
 
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])
 

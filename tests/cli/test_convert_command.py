@@ -11,7 +11,7 @@ from inverse_score.io.checkpoints.layouts import LAYOUTS
 from inverse_score.io.checkpoints.parts import released_shapes
 from inverse_score.io.priors import load_prior
 from inverse_score.networks import build_network
-from recipes.benchmarks.parity_cases import CASES, formula
+from inverse_score.testing.released import CASES, formula
 
 CASE = CASES["DDPM of score_sde"]
 

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 from command_line import command
-from scan_files import ellipse
 
 from inverse_score.io.pictures import png
-from recipes.benchmarks.format_samples import dicom_slice
+from inverse_score.testing.formats import dicom_slice
+from inverse_score.testing.scans import ellipse
 
 QUICK = ("--steps", 2, "--samples", 2, "--baseline", "none", "--no-pages", "--quiet", "--json")
 

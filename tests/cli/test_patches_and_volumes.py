@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 from command_line import command, tiny_prior
-from scan_files import TINY, ellipse, fastmri_file
 
 from inverse_score.io.config import load_yaml
-from recipes.benchmarks.format_samples import dicom_slice
+from inverse_score.testing.formats import dicom_slice
+from inverse_score.testing.scans import TINY, ellipse, fastmri_file
 
 QUICK = ("--steps", 3, "--samples", 5, "--baseline", "none", "--no-pages", "--quiet", "--json")
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from command_line import command, tiny_prior
-from scan_files import TINY, fastmri_file
 
 from inverse_score.io.results import Unit
 from inverse_score.metrics import volume_scores
+from inverse_score.testing.scans import TINY, fastmri_file
 
 QUICK = ("--steps", 2, "--samples", 5, "--maps", "low-resolution", "--quiet", "--no-pages",
          "--baseline", "none")  # fmt: skip

@@ -27,8 +27,8 @@ from inverse_score.likelihood import bits_per_dim
 from inverse_score.networks import build_network
 from inverse_score.sampling import sample
 from inverse_score.solver import solve
+from inverse_score.testing.released import CASES, diffusers_config, formula
 from operators import Mask
-from recipes.benchmarks.parity_cases import CASES, formula
 
 CIFAR = CASES["NCSN++, CIFAR-10's (Fourier, residual input)"]
 GUIDED = CASES["guided-diffusion, resblock_updown"]
@@ -205,8 +205,6 @@ def folder(tmp_path, case, config, scheduler):
 
 
 def test_diffusers_folder_with_a_ve_scheduler(tmp_path):
-    from recipes.benchmarks.reference_networks import diffusers_config
-
     scheduler = {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0, "snr": 0.15}
     path = folder(tmp_path, DIFFUSERS, diffusers_config(DIFFUSERS.config), scheduler)
     prior = import_checkpoint(path)
@@ -217,8 +215,6 @@ def test_diffusers_folder_with_a_ve_scheduler(tmp_path):
 
 def test_diffusers_folder_with_a_ddpm_scheduler(tmp_path):
     """Labels by the chain: at noise-to-signal of index k the network sees k."""
-    from recipes.benchmarks.reference_networks import diffusers_config
-
     scheduler = {"_class_name": "DDPMScheduler", "beta_schedule": "linear",
                  "prediction_type": "epsilon"}  # fmt: skip
     config = {**diffusers_config(DDPM.config), "_diffusers_version": "0.1"}
@@ -240,8 +236,6 @@ def test_diffusers_folder_with_a_ddpm_scheduler(tmp_path):
     ],
 )
 def test_other_diffusers_networks_are_named_as_such(tmp_path, change, message):
-    from recipes.benchmarks.reference_networks import diffusers_config
-
     config = {**diffusers_config(DDPM.config), **change}
     path = folder(tmp_path, DDPM, config, {"_class_name": "DDPMScheduler", "beta_start": 1e-4})
     with pytest.raises(BadPrior, match=message):

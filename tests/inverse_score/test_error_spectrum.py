@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from gaussian_problem import gaussian_prior
 
 from inverse_score import VESDE, GaussianPrior, Prior
 from inverse_score.posterior import ErrorSpectrum, error_spectrum, pixel_variance
@@ -12,6 +11,7 @@ from inverse_score.posterior.covariance import dct, dct_matrix, idct
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import moment_matching
 from inverse_score.randomness import Noise
+from inverse_score.testing.half_seen import gaussian_prior
 from operators import Grayscale, Identity, Mask, vstack
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from gaussian_problem import NOISE, excess, gaussian_prior, half_mask, measurement
-from unnamed_noise import Draws
 
 from inverse_score import solve
 from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import METHODS, Plan, grid_for
+from inverse_score.testing.draws import BatchNoise
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def error():
     def run(method, steps, **options):
         plan = Plan("ddim", grid_for(prior, NOISE, NOISE, steps))
         with torch.no_grad():
-            u = METHODS[method].run(prior, data, Draws(), plan, **options)
+            u = METHODS[method].run(prior, data, BatchNoise(3), plan, **options)
         return excess(u, posterior)
 
     return run
@@ -55,7 +55,7 @@ def test_split_gibbs_stays_at_the_law_of_the_blurred_data_however_long_it_runs()
     data = measure(prior, y.expand(1000, -1, -1, -1), A, NOISE)
     plan = Plan("ddim", grid_for(prior, NOISE, NOISE, 60))
     with torch.no_grad():
-        u = METHODS["split-gibbs"].run(prior, data, Draws(), plan, rho_end=rho, inner=1)
+        u = METHODS["split-gibbs"].run(prior, data, BatchNoise(3), plan, rho_end=rho, inner=1)
     assert excess(u, prior.posterior(y, A, NOISE)) > 0.5
     assert abs(excess(u, blurred)) < 0.1
 

@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from scan_files import TINY, ellipse, fastmri_file, kspace, rss
 
 from inverse_score.errors import BadInput
 from inverse_score.io.fastmri import header_xml, open_fastmri, write_fastmri
+from inverse_score.testing.scans import TINY, ellipse, fastmri_file, kspace, rss
 
 
 def edited(path, change):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from gaussian_problem import NOISE, gaussian_prior, half_mask, measurement
 
 from inverse_score.fit import Kept, denoising_fit, fit_check, withheld_lines
 from inverse_score.randomness import Noise
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
 from operators import CartesianMRI, Mask
 
 OPTIONS = {"method": "moment-matching", "covariance": "jacobian", "steps": 20, "num_samples": 9}

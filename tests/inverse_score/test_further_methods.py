@@ -2,11 +2,18 @@
 
 import pytest
 import torch
-from gaussian_problem import NOISE, SIZE, excess, gaussian_prior, half_mask, measurement
 
 from inverse_score import GaussianPrior, solve
 from inverse_score.posterior.score_mri import ChannelWise
 from inverse_score.sde import VPSDE
+from inverse_score.testing.half_seen import (
+    NOISE,
+    SIZE,
+    excess,
+    gaussian_prior,
+    half_mask,
+    measurement,
+)
 from operators import CartesianMRI, check_adjoint
 from operators.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
 

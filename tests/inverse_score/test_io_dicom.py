@@ -14,7 +14,7 @@ from inverse_score.io.dicom import list_series, read_dicom, read_series
 from inverse_score.io.dicom_frames import frames_of
 from inverse_score.io.dicom_pixels import stream_size
 from inverse_score.io.reading import read_scan
-from recipes.benchmarks.format_samples import (
+from inverse_score.testing.formats import (
     dicom_slice,
     marker_volume,
     read_volume,

@@ -16,7 +16,7 @@ from inverse_score.io.nifti import write_nifti
 from inverse_score.io.parametric_map import write_parametric_map
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
-from recipes.benchmarks.format_samples import (
+from inverse_score.testing.formats import (
     brightest_place,
     marker_volume,
     mrd_header,

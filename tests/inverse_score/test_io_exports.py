@@ -12,7 +12,7 @@ from inverse_score.errors import BadInput
 from inverse_score.io.exports import check_exports, export, export_all
 from inverse_score.io.reading import read_scan
 from inverse_score.io.volume import SliceResult, open_volume, write_volume
-from recipes.benchmarks.format_samples import (
+from inverse_score.testing.formats import (
     brightest_place,
     centred_ifft,
     marker_volume,

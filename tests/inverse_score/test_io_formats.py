@@ -12,7 +12,7 @@ from inverse_score.io.bart import DIMENSIONS, write_bart
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
 from inverse_score.io.sinogram import write_sinogram
-from recipes.benchmarks.format_samples import centred_ifft, marker_volume, read_volume
+from inverse_score.testing.formats import centred_ifft, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)
 KSPACE = (RNG.standard_normal((3, 2, 8, 6)) + 1j * RNG.standard_normal((3, 2, 8, 6))).astype("c8")

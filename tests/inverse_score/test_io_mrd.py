@@ -6,7 +6,7 @@ import pytest
 
 from inverse_score.errors import BadInput
 from inverse_score.io.reading import read_scan
-from recipes.benchmarks.format_samples import (
+from inverse_score.testing.formats import (
     NAVIGATOR,
     NOISE,
     REVERSE,

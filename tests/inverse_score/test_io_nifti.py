@@ -8,7 +8,7 @@ import pytest
 from inverse_score.errors import BadInput
 from inverse_score.io.nifti import read_nifti, write_nifti
 from inverse_score.io.reading import read_scan
-from recipes.benchmarks.format_samples import brightest_place, marker_volume, read_volume
+from inverse_score.testing.formats import brightest_place, marker_volume, read_volume
 
 nibabel = pytest.importorskip("nibabel")
 VOLUME = marker_volume(4, 8, 6).astype(np.float32)

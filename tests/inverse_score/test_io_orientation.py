@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 from command_line import command
-from scan_files import coil_maps
 
 from inverse_score.io.bart import write_bart
 from inverse_score.io.fastmri import write_fastmri
 from inverse_score.io.nifti import write_nifti
 from inverse_score.io.reading import read_scan
-from recipes.benchmarks.format_samples import (
+from inverse_score.testing.formats import (
     centred_fft,
     mrd_header,
     mrd_lines,
@@ -19,7 +18,8 @@ from recipes.benchmarks.format_samples import (
     write_dicom_series,
     write_mrd,
 )
-from recipes.benchmarks.twix_sample import write_twix
+from inverse_score.testing.scans import coil_maps
+from inverse_score.testing.twix import write_twix
 
 H, W = 24, 20
 OBLIQUE = (0.8, 0.6, 0.0, 0.0, 0.0, -1.0)

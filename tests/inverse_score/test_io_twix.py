@@ -9,8 +9,8 @@ pytest.importorskip("twixtools")
 
 from inverse_score.errors import BadInput
 from inverse_score.io.reading import read_scan
-from recipes.benchmarks.format_samples import centred_ifft, marker_volume
-from recipes.benchmarks.twix_sample import write_twix
+from inverse_score.testing.formats import centred_ifft, marker_volume
+from inverse_score.testing.twix import write_twix
 
 IMAGES = marker_volume(3, 12, 10)[:, None] * np.array([1, 1j])[:, None, None]
 

@@ -9,7 +9,7 @@ from inverse_score.gaussian import GaussianPrior
 from inverse_score.likelihood import decode, interpolate
 from inverse_score.randomness import MEASUREMENT, Noise
 from inverse_score.sde import VESDE, VPSDE, CosineVPSDE, KarrasSDE, SubVPSDE
-from recipes.benchmarks.toys import grid_of_modes, stationary
+from inverse_score.testing.toys import grid_of_modes, stationary
 
 sdes = pytest.mark.parametrize(
     "sde", [VPSDE(), SubVPSDE(), VESDE(), CosineVPSDE(), KarrasSDE()], ids=lambda sde: sde.name

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from unnamed_noise import Draws
 
 from inverse_score import GaussianMixturePrior, GaussianPrior, solve
 from inverse_score.posterior import METHODS, measure
 from inverse_score.posterior.methods import Plan, grid_for
 from inverse_score.sde import VPSDE
+from inverse_score.testing.draws import BatchNoise
 from operators import LinearOperator
 from operators.detection import Magnitude, Transmission
 from operators.nonlinear import NonlinearOperator
@@ -62,7 +62,7 @@ def test_methods_exact_in_a_limit_sample_the_posterior_that_a_grid_gives(name, m
     inner = {"inner": 2} if method == "split-gibbs" else {}
     with torch.no_grad():
         plan = Plan("ddim", times)
-        u = METHODS[method].run(prior, data, Draws(), plan, langevin=20, **inner)
+        u = METHODS[method].run(prior, data, BatchNoise(3), plan, langevin=20, **inner)
     x = u.double()
     std = cov.diagonal().sqrt()
     # Split Gibbs freezes the weights of modes where its falling rho first keeps them apart.

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from gaussian_problem import NOISE, excess, gaussian_prior, half_mask, measurement
 
 from inverse_score import condition, guide, sample, solve
 from inverse_score.posterior import METHODS
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
 
 SAMPLES = 1000
 # Excess KL in nats that each method's approximation leaves on this problem, with a margin for the

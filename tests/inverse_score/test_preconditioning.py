@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from dense_operator import dense
 
 from inverse_score import KarrasSDE, Prior
 from inverse_score.posterior import ErrorSpectrum
@@ -10,6 +9,7 @@ from inverse_score.posterior.covariance import dct, idct
 from inverse_score.posterior.measurement import Measurement
 from inverse_score.posterior.moments import SpectrumMatching
 from inverse_score.posterior.preconditioning import Preconditioner, normal_in_basis
+from inverse_score.testing.dense import dense
 from operators import (
     CartesianMRI,
     FromFunction,

@@ -16,7 +16,7 @@ from inverse_score.networks.conditioning import Schedule
 from inverse_score.networks.layers import dropout
 from inverse_score.networks.score_network import parameter_count
 from inverse_score.sde import VPSDE
-from recipes.benchmarks.parity_cases import CASES, formula
+from inverse_score.testing.released import CASES, formula
 
 PARITY = np.load(Path(__file__).with_name("parity.npz"))
 

@@ -24,9 +24,9 @@ from inverse_score.sde import (
     KarrasSDE,
     SubVPSDE,
 )
-from recipes.benchmarks.moments import exact_kl, exact_moments
-from recipes.benchmarks.sampler_runs import draw
-from recipes.benchmarks.toys import excess_kl, grid_of_modes, mode_report, stationary
+from inverse_score.testing.draws import draw
+from inverse_score.testing.moments import exact_kl, exact_moments
+from inverse_score.testing.toys import excess_kl, grid_of_modes, mode_report, stationary
 
 SDES = [VPSDE(), SubVPSDE(), VESDE(), CosineVPSDE(), DiscreteVPSDE(), KarrasSDE()]
 sdes = pytest.mark.parametrize("sde", SDES, ids=lambda sde: sde.name)

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from gaussian_problem import NOISE, gaussian_prior, half_mask, measurement
 
 from inverse_score import Prior, condition, solve
 from inverse_score.posterior import METHODS
 from inverse_score.sde import VPSDE
 from inverse_score.solver import Diverged
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
 from operators import CartesianMRI, Mask
 
 

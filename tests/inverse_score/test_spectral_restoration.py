@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from gaussian_problem import NOISE, excess, gaussian_prior, half_mask, measurement
 
 from inverse_score import solve
 from inverse_score.gaussian import GaussianPrior
@@ -10,6 +9,7 @@ from inverse_score.posterior.measurement import measure
 from inverse_score.posterior.methods import METHODS, Plan
 from inverse_score.randomness import Noise
 from inverse_score.sde import VESDE
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
 from operators import Mask
 
 ROWS = 600

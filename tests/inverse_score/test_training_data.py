@@ -9,11 +9,11 @@ from inverse_score.data import ImageFolder, from_config, split
 from inverse_score.errors import BadInput
 from inverse_score.io.fastmri import write_fastmri
 from inverse_score.sources import Image, list_images
+from inverse_score.testing.formats import centred_fft, dicom_slice, write_dicom_series
 from inverse_score.training import train
 from inverse_score.training.config import as_config
 from inverse_score.training.items import Items
 from inverse_score.training.log import read_log
-from recipes.benchmarks.format_samples import centred_fft, dicom_slice, write_dicom_series
 
 RNG = np.random.default_rng(0)
 

@@ -1,16 +1,16 @@
 """The walk that a method takes by default, and what its added noise is worth where C is wrong."""
 
 from inverse_score.posterior import METHODS
-from recipes.benchmarks.posterior_problems import Problem
-from recipes.benchmarks.posteriors import run_sampled
+from inverse_score.testing.problems import ToyProblem
+from inverse_score.testing.scores import sampled_scores
 
 SPECTRUM = {"method": "moment-matching", "covariance": "spectrum", "steps": 20, "tol": 0.02}
 
 
 def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_not_stationary():
-    problem = Problem("inpainting", "nonstationary", 0.1)
-    own = run_sampled(problem, 1024, **SPECTRUM)
-    plain = run_sampled(problem, 1024, **SPECTRUM, eta=1.0)
+    problem = ToyProblem("inpainting", "nonstationary", 0.1)
+    own = sampled_scores(problem, 1024, **SPECTRUM)
+    plain = sampled_scores(problem, 1024, **SPECTRUM, eta=1.0)
     assert "eta 1.5" in own["runs"]
     assert "eta 1.0" in plain["runs"]
     # 0.56 against 1.01 nats by 8192 samples; scatter of 1024 about 0.05.

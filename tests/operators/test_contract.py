@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from dense_operator import dense, real
 from operator_zoo import NAMES, SIZES, draw, zoo
 
+from inverse_score.testing.dense import dense, real
 from operators import (
     Identity,
     LinearOperator,

@@ -4,8 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from dense_operator import dense
 
+from inverse_score.testing.dense import dense
 from operators import Radon, check_adjoint, from_hounsfield, to_hounsfield
 
 ELLIPSES = [

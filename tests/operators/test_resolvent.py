@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from dense_operator import dense
 from operator_zoo import NAMES, SIZES, draw, zoo
 
 from inverse_score.fit import Kept
+from inverse_score.testing.dense import dense
 from operators import CartesianMRI, FromFunction, Mask
 from operators.rows import ROWS
 

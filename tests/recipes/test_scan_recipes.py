@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from scan_files import coil_maps, ellipse, fastmri_file, kspace
 
 from inverse_score import VPSDE, GaussianPrior
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.fastmri import open_fastmri
+from inverse_score.testing.scans import coil_maps, ellipse, fastmri_file, kspace
 from operators import CartesianMRI, Radon, as_channels, as_complex, column_mask, fft2c, ifft2c
 from operators.coils import low_resolution, unit_norm
 from recipes import calibration, ct, mri

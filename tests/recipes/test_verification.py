@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from inverse_score.errors import BadInput
-from recipes.benchmarks.verification import verdict
+from inverse_score.testing.oracles import posterior_draws
 from recipes.verification import conformal_by_person, dispersion_of, judge, spread_of
 
 
 @pytest.mark.parametrize(("factor", "calibrated"), [(0.8, False), (1.0, True), (1.25, False)])
 def test_a_std_off_by_a_quarter_is_flagged_and_the_exact_sampler_is_not(factor, calibrated):
-    found = verdict(factor, measurements=200, num_samples=32, seed=3)
+    drawn = posterior_draws(factor, measurements=200, num_samples=32, seed=3)
+    found = judge(*drawn, seed=3)
     assert found.calibrated is calibrated
     assert found.spread == pytest.approx(factor, rel=0.08)
     assert found.detectable[0] < 1 < found.detectable[1]
