@@ -3,75 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import winograd
+from .conv3x3 import KeptKernels, conv3x3
 
 Resampling = Literal["up", "down"]
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the size; by Winograd's filtering where that is faster.
-
-    Without gradients the transformed kernels are kept, four times the weights' memory, up to
-    `kept_bytes` for all layers of a process; a change of the weights is noticed.
-    """
-
-    kept_bytes: ClassVar[int] = 2 << 30
-    _kept_now: ClassVar[int] = 0
+    """A 3x3 convolution that keeps the size; by Winograd's filtering where that is faster."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1)
-        self._kernels: tuple[tuple, Tensor, Tensor] | None = None
+        self._kept = KeptKernels()
 
     def forward(self, x: Tensor) -> Tensor:
-        if not winograd.possible(x, self.weight):
-            return super().forward(x)
-        kernels = self._kept_kernels(x)
-        if kernels is not None or winograd.pays(x, kept=False):
-            return winograd.conv3x3(x, self.weight, self.bias, kernels)
-        # At few pixels the layout of the weights decides, and theirs is this one.
-        y = super().forward(x.contiguous())
-        return y.contiguous(memory_format=torch.channels_last)
-
-    def _kept_kernels(self, x: Tensor) -> Tensor | None:
-        """The transformed kernels of these weights, where they may be kept; else None."""
-        weight = self.weight
-        frozen = not (torch.is_grad_enabled() and weight.requires_grad)
-        if not frozen or type(weight) is not nn.Parameter or weight.is_inference():
-            return None
-        if not winograd.pays(x, kept=True):
-            return None
-        # The weights are held too, so that no other tensor can come to lie at their address.
-        state = (weight._version, weight.data_ptr())
-        if self._kernels is None or self._kernels[0] != state:
-            self.forget()
-            needed = weight.numel() * weight.element_size() * 4
-            if Conv3x3._kept_now + needed > self.kept_bytes:
-                return None
-            with torch.inference_mode(False), torch.no_grad():
-                held = weight.detach()
-                kernels = winograd.transform_kernels(held).contiguous()
-                self._kernels = (state, kernels, held)
-            Conv3x3._kept_now += needed
-        return self._kernels[1]
-
-    def forget(self) -> None:
-        """Free the kept kernels."""
-        if self._kernels is not None:
-            Conv3x3._kept_now -= self._kernels[1].numel() * self._kernels[1].element_size()
-            self._kernels = None
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kernels": None}
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_kernels") is not None:
-            self.forget()
+        return conv3x3(x, self.weight, self.bias, self._kept)
 
 
 class Conv1x1(nn.Conv2d):

@@ -1,9 +1,10 @@
 """3x3 convolution by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications.
 
 y = A^T [(G g G^T) * (B^T d B)] A for each 6x6 tile d of the input, which gives a 4x4 tile of the
-output (Lavin & Gray 2016, sec. 4.1), the products of all tiles being 36 matrix products. On a CPU
-in float32 this takes about half the time of the direct convolution from 64 channels on; its
-rounding error is about ten times larger, 2e-6 relative.
+output (Lavin & Gray 2016, sec. 4.1), the products of all tiles being 36 matrix products. Its
+rounding error is about ten times that of the direct sum, 2e-6 relative.
+
+`conv3x3` is what uses it, and says why it is here.
 """
 
 from __future__ import annotations
@@ -19,45 +20,25 @@ from torch.nn import functional
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 _TILE, _TAPS = 4, 3
 _PATCH = _TILE + _TAPS - 1
-# Below these the transforms, and four times as many weights to be read from memory, cost more than
-# the products save; the first number of pixels is for kernels transformed beforehand, the second
-# for those transformed in every call.
-_MIN_CHANNELS, _MIN_PIXELS_KEPT, _MIN_PIXELS = 64, 128, 1024
 # Tiles a strip: its 36 matrices stay in the cache of one core.
 _STRIP = 512
 
 
-def possible(x: Tensor, weight: Tensor) -> bool:
-    """Whether the transformed convolution is exact enough, and there for this device."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and min(weight.shape[:2]) >= _MIN_CHANNELS
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def pays(x: Tensor, kept: bool) -> bool:
-    """Whether it is the faster one, with kernels kept from an earlier call or not."""
-    pixels = x.shape[0] * x.shape[2] * x.shape[3]
-    return pixels >= (_MIN_PIXELS_KEPT if kept else _MIN_PIXELS)
-
-
-def conv3x3(
+def transformed(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: Tensor | None = None
 ) -> Tensor:
-    """conv2d(x, weight, bias, padding=1): x (B, C, H, W), weight (O, C, 3, 3), any H and W.
+    """The convolution by Winograd's filtering whatever its cost, in the dtype of x.
 
     kernels: transform_kernels(weight), where it is known.
     """
     if kernels is None:
         kernels = transform_kernels(weight.detach())
     if torch.is_grad_enabled():
-        return _Conv3x3.apply(x, weight, bias, kernels)
+        return _Transformed.apply(x, weight, bias, kernels)
     return _convolve(x, kernels, bias)
 
 
-class _Conv3x3(torch.autograd.Function):
+class _Transformed(torch.autograd.Function):
     """The transformed convolution with its derivatives in transformed form, of any order.
 
     kernels = transform_kernels(weight) are an argument in order to be kept for the derivatives;
@@ -83,7 +64,7 @@ class _Conv3x3(torch.autograd.Function):
         dbias = dy.sum((0, 2, 3)) if by_bias else None
         if not torch.is_grad_enabled():
             return *_gradients(x, kernels, dy, by_x, by_weight), dbias, None
-        dx = conv3x3(dy, weight.flip(2, 3).transpose(0, 1)) if by_x else None
+        dx = transformed(dy, weight.flip(2, 3).transpose(0, 1)) if by_x else None
         return dx, _weight_gradient(x, dy) if by_weight else None, dbias, None
 
     @staticmethod

@@ -1,10 +1,15 @@
 """Winograd's convolution is the convolution."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional
 
-from inverse_score.networks import winograd
+from inverse_score.networks import conv3x3, winograd
+from inverse_score.networks.conv3x3 import KeptKernels
 from inverse_score.networks.convolutions import Conv3x3, FilteredConv, downsample, upsample
 
 
@@ -14,7 +19,7 @@ def test_winograd_convolution_equals_the_direct_one_at_any_size(size):
     x, bias = torch.randn(2, 64, *size, dtype=torch.float64), torch.randn(70, dtype=torch.float64)
     weight = torch.randn(70, 64, 3, 3, dtype=torch.float64)
     want = functional.conv2d(x, weight, bias, padding=1)
-    torch.testing.assert_close(winograd.conv3x3(x, weight, bias), want, rtol=1e-11, atol=1e-10)
+    torch.testing.assert_close(winograd.transformed(x, weight, bias), want, rtol=1e-11, atol=1e-10)
 
 
 def test_winograd_gradients_equal_the_direct_ones():
@@ -22,7 +27,7 @@ def test_winograd_gradients_equal_the_direct_ones():
     x = torch.randn(1, 64, 9, 10, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(64, 64, 3, 3, dtype=torch.float64, requires_grad=True)
     cotangent = torch.randn(1, 64, 9, 10, dtype=torch.float64)
-    got = torch.autograd.grad(winograd.conv3x3(x, weight), (x, weight), cotangent)
+    got = torch.autograd.grad(winograd.transformed(x, weight), (x, weight), cotangent)
     want = torch.autograd.grad(functional.conv2d(x, weight, padding=1), (x, weight), cotangent)
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-9)
@@ -42,16 +47,16 @@ def test_winograd_has_derivatives_of_both_modes_batched_and_second():
         x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
         inputs = (x, weight, bias)
         assert torch.autograd.gradcheck(
-            winograd.conv3x3, inputs, check_forward_ad=True, check_batched_grad=True
+            winograd.transformed, inputs, check_forward_ad=True, check_batched_grad=True
         )
-    assert torch.autograd.gradgradcheck(winograd.conv3x3, inputs)
+    assert torch.autograd.gradgradcheck(winograd.transformed, inputs)
 
 
 def test_winograd_maps_over_cotangents():
     """vmap of a vjp, the exact trace of a Jacobian: as the direct convolution's."""
     torch.manual_seed(0)
     x, weight = torch.randn(1, 64, 4, 4).double(), torch.randn(64, 64, 3, 3).double()
-    _, pull = torch.func.vjp(lambda z: winograd.conv3x3(z, weight), x)
+    _, pull = torch.func.vjp(lambda z: winograd.transformed(z, weight), x)
     _, direct = torch.func.vjp(lambda z: functional.conv2d(z, weight, padding=1), x)
     cotangents = torch.randn(3, 1, 64, 4, 4).double()
     torch.testing.assert_close(torch.vmap(pull)(cotangents)[0], torch.vmap(direct)(cotangents)[0])
@@ -61,7 +66,7 @@ def test_winograd_rounding_in_single_precision_is_a_few_parts_in_a_million():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 128, 32, 32), torch.randn(128, 128, 3, 3) / 34
     want = functional.conv2d(x.double(), weight.double(), padding=1)
-    error = (winograd.conv3x3(x, weight) - want).norm() / want.norm()
+    error = (winograd.transformed(x, weight) - want).norm() / want.norm()
     assert 1e-7 < error < 3e-6
 
 
@@ -71,7 +76,7 @@ def test_strips_do_not_show():
     x = torch.randn(1, 64, 200, 60, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(64, 64, 3, 3, dtype=torch.float64, requires_grad=True)
     assert winograd._STRIP < 50 * 15
-    want, got = functional.conv2d(x, weight, padding=1), winograd.conv3x3(x, weight)
+    want, got = functional.conv2d(x, weight, padding=1), winograd.transformed(x, weight)
     torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-9)
     for a, b in zip(*(torch.autograd.grad(y, (x, weight), want) for y in (got, want)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-6)
@@ -120,7 +125,7 @@ def test_kept_kernels_follow_the_weights():
                 layer(x), functional.conv2d(x, layer.weight, layer.bias, padding=1),
                 rtol=1e-3, atol=1e-4,
             )  # fmt: skip
-        assert layer._kernels is not None
+        assert layer._kept._found is not None
 
     check()
     with torch.no_grad():
@@ -132,14 +137,48 @@ def test_kept_kernels_follow_the_weights():
     check()
 
 
+@pytest.mark.parametrize(
+    ("channels", "size"), [(64, (16, 16)), (64, (48, 33)), (96, (5, 5)), (32, (40, 40))]
+)
+def test_the_one_entry_is_conv2d_whichever_way_it_takes(channels, size, monkeypatch):
+    """Kept kernels, kernels of this call, few pixels, few channels; switched off, bit by bit."""
+    torch.manual_seed(0)
+    layer, x = Conv3x3(channels, 64), torch.randn(1, channels, *size)
+    want = functional.conv2d(x, layer.weight, layer.bias, padding=1)
+    taken = []
+    convolve = winograd._convolve
+    monkeypatch.setattr(winograd, "_convolve", lambda *a: taken.append(1) or convolve(*a))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(layer(x), want, rtol=1e-4, atol=1e-5)
+    expected = {(16, 16): 1, (48, 33): 2, (5, 5): 0, (40, 40): 0}
+    assert len(taken) == expected[size]
+    monkeypatch.setattr(conv3x3, "enabled", False)
+    assert torch.equal(layer(x), want)
+    assert len(taken) == expected[size]
+
+
+def test_the_environment_switches_it_off():
+    code = "from inverse_score.networks import conv3x3; print(conv3x3.enabled)"
+    for value, shown in (("0", "False"), ("1", "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "INVERSE_SCORE_WINOGRAD": value},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == shown
+
+
 def test_memory_of_kept_kernels_is_bounded_and_given_back():
     torch.manual_seed(0)
-    x, before = torch.randn(1, 64, 16, 16), Conv3x3._kept_now
+    x, before = torch.randn(1, 64, 16, 16), KeptKernels.total
     layers = [Conv3x3(64, 64) for _ in range(3)]
     with torch.no_grad():
         for layer in layers:
             layer(x)
-    assert Conv3x3._kept_now == before + 3 * 4 * 64 * 64 * 9 * 4
+    assert KeptKernels.total == before + 3 * 4 * 64 * 64 * 9 * 4
     for layer in layers:
-        layer.forget()
-    assert Conv3x3._kept_now == before
+        layer._kept.forget()
+    assert KeptKernels.total == before
