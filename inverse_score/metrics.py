@@ -93,15 +93,6 @@ def slice_scores(
     return scores
 
 
-def center_crop(image: Array, shape: tuple[int, int]) -> Array:
-    """The central (H, W) of the last two axes, with fastMRI's rounding: from (size - crop) // 2."""
-    height, width = shape
-    if not (0 < height <= image.shape[-2] and 0 < width <= image.shape[-1]):
-        raise ValueError(f"cannot crop {tuple(image.shape[-2:])} to {shape}")
-    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-    return image[..., top : top + height, left : left + width]
-
-
 def _pair(target: Array, prediction: Array) -> tuple[np.ndarray, np.ndarray]:
     arrays = [_as_float64(target, "target"), _as_float64(prediction, "prediction")]
     if arrays[0].shape != arrays[1].shape or arrays[0].ndim not in (2, 3):

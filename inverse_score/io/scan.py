@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -165,8 +165,8 @@ def shift(column: float, row: float, slice_: float) -> np.ndarray:
     return matrix
 
 
-def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The central (..., rows, columns) of an image, the rule of fastMRI's center_crop."""
+def centre_crop(image: Any, size: tuple[int, int]) -> Any:
+    """The central (..., rows, columns), by fastMRI's rule: from (n - crop) // 2."""
     top, left = _crop_corner(image.shape[-2:], size)
     return image[..., top : top + size[0], left : left + size[1]]
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..prior import batch_time
 from ..sde import SDES, Time, per_item
-from .unet import Block, NoiseEmbedding, pad_to_multiple
+from .unet import Block, NoiseLevelEmbedding, pad_to_multiple
 
 
 class Classifier(nn.Module):
@@ -74,7 +74,7 @@ class NoiseClassifier(Classifier):
         arguments = {key: value for key, value in sde.items() if key != "name"}
         self.sde, self.sigma_data = SDES[sde["name"]](**arguments), float(sigma_data)
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
-        self.embed = NoiseEmbedding(embedding)
+        self.embed = NoiseLevelEmbedding(embedding)
         self.first = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.levels = nn.ModuleList(
             nn.ModuleList(Block(width, embedding, norm, 1) for _ in range(blocks))

@@ -47,7 +47,7 @@ class Head(nn.Module):
         return self.conv(silu(self.norm(h)))
 
 
-class Level(nn.Module):
+class Resolution(nn.Module):
     """Blocks of one resolution, their attention, and the way to the next resolution.
 
     blocks and attention run in turn; an entry of attention may be None. resample, pyramid and head
@@ -125,7 +125,7 @@ class ScoreUNet(nn.Module):
         levels, skips, pyramid = [], [stem], channels
         for i, width in enumerate(widths):
             sizes = [skips[-1]] + blocks * [width]
-            level = Level(
+            level = Resolution(
                 [ResBlock(a, b, self.emb, self.style) for a, b in pairwise(sizes)],
                 [Attention(width, self.style) if i in attention else None for _ in range(blocks)],
             )
@@ -150,7 +150,7 @@ class ScoreUNet(nn.Module):
         for i, width in reversed(list(enumerate(widths))):
             inputs = [size] + blocks * [width]
             attended = range(blocks + 1) if attend_up == "all" else (blocks,)
-            level = Level(
+            level = Resolution(
                 [ResBlock(a + skips.pop(), width, self.emb, self.style) for a in inputs],
                 [
                     Attention(width, self.style) if i in attention and j in attended else None

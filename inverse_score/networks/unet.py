@@ -60,7 +60,7 @@ class UNet(nn.Module):
         self.sde = _build_sde(sde)
         self.sigma_data, self.patch = float(sigma_data), patch
         self.multiple = patch * 2 ** (len(widths) - 1)
-        self.embed = NoiseEmbedding(embedding)
+        self.embed = NoiseLevelEmbedding(embedding)
         self.first = nn.Conv2d((channels + hints) * patch**2, widths[0], 3, padding=1)
         self.last = _zeroed(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
 
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
-        self.attend = Attention(widths[-1]) if attention else nn.Identity()
+        self.attend = PixelAttention(widths[-1]) if attention else nn.Identity()
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
@@ -119,7 +119,7 @@ class UNet(nn.Module):
         return x
 
 
-class NoiseEmbedding(nn.Module):
+class NoiseLevelEmbedding(nn.Module):
     """MLP of sines and cosines of c_noise = ln(s) / 4 (B,): (B, width)."""
 
     def __init__(self, width: int):
@@ -160,7 +160,7 @@ class Block(nn.Module):
         return x + self.mix(self.conv2(h))
 
 
-class Attention(nn.Module):
+class PixelAttention(nn.Module):
     """x + W softmax(q^T k / sqrt(d)) v over all pixels (Vaswani et al. 2017), heads of 32."""
 
     def __init__(self, width: int):

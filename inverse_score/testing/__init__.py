@@ -16,7 +16,7 @@ samples can be held against the truth, and what is affine in its noise without s
 """
 
 from .dense import dense
-from .draws import BatchNoise, draw
+from .draws import BatchNoise, sampler_draws
 from .moments import exact_kl, exact_moments
 from .oracles import posterior_draws
 from .problems import ToyProblem
@@ -25,10 +25,10 @@ from .toys import (
     ModeReport,
     excess_kl,
     grid_of_modes,
-    half_mask,
     kl_floor,
     mode_report,
     nonstationary,
+    random_half,
     sliced_wasserstein,
     stationary,
 )
@@ -38,19 +38,19 @@ __all__ = [
     "ModeReport",
     "ToyProblem",
     "dense",
-    "draw",
     "exact_kl",
     "exact_moments",
     "excess_kl",
     "gaussian_scores",
     "grid_of_modes",
-    "half_mask",
     "kl_floor",
     "mode_report",
     "nonstationary",
     "posterior_draws",
+    "random_half",
     "rank_scores",
     "sampled_scores",
+    "sampler_draws",
     "sliced_wasserstein",
     "stationary",
 ]

@@ -25,7 +25,7 @@ class BatchNoise:
         return torch.rand(like.shape, generator=self.generator, dtype=like.dtype)
 
 
-def draw(prior: Prior, num: int, name: str, times: Sequence[float], **options: Any):
+def sampler_draws(prior: Prior, num: int, name: str, times: Sequence[float], **options: Any):
     """(samples, calls of the prior) from the terminal law."""
     watched, counter = counted(prior)
     noise: Any = BatchNoise()

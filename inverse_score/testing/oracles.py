@@ -9,7 +9,7 @@ from operators import Mask
 
 from ..randomness import Noise
 from ..sde import VPSDE
-from .toys import half_mask, stationary
+from .toys import random_half, stationary
 
 NOISE_STD = 0.1
 
@@ -25,8 +25,8 @@ def posterior_draws(
     like = torch.empty(measurements, *prior.mean.shape, dtype=torch.float64)
     noise = Noise(seed, range(measurements))
     truth = prior.mean + _correlated(noise(like, 0), prior.cov)
-    operator = Mask(half_mask(), image_shape=tuple(prior.mean.shape))
-    y = operator(truth) + NOISE_STD * half_mask() * noise(like, 1)
+    operator = Mask(random_half(), image_shape=tuple(prior.mean.shape))
+    y = operator(truth) + NOISE_STD * random_half() * noise(like, 1)
     posterior = prior.posterior(y, operator, NOISE_STD)
     draws = torch.stack([noise(like, 2 + s) for s in range(num_samples)])
     spread = _correlated(draws.flatten(0, 1), posterior.cov[0]).reshape(draws.shape)

@@ -104,7 +104,7 @@ def image_modes(sde: SDE) -> GaussianMixturePrior:
 def make_operator(name: str) -> LinearOperator:
     """The operators on 8x8 images, and the sum of a point's coordinates ("sum")."""
     if name == "inpainting":
-        return Mask(toys.half_mask())
+        return Mask(toys.random_half())
     if name == "corner":
         mask = torch.zeros(1, 8, 8)
         mask[:, :2, 2:5] = 1

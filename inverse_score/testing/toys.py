@@ -82,7 +82,7 @@ class IsotropicModes(Prior):
         return m + alpha * self.variance / v * (x - alpha * m)
 
 
-def half_mask(size: int = SIZE, seed: int = 0) -> Tensor:
+def random_half(size: int = SIZE, seed: int = 0) -> Tensor:
     """1 at 32 of the 64 pixels (half of them), chosen at random by the seed: (1, size, size)."""
     order = Noise(seed, [0]).uniform(torch.empty(1, size * size), 0).argsort(dim=1)
     mask = torch.zeros(size * size)

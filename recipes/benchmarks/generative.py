@@ -18,12 +18,12 @@ from .definition import Case, Row
 from .sources import Item
 
 if TYPE_CHECKING:
-    from .runner import Run
+    from .runner import BenchmarkRun
 
 _BATCH = 64
 
 
-def likelihood(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def likelihood(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """Bits per dimension of one image, dequantized by a draw of its own."""
     x = item.load()[None]
     bits, info = bits_per_dim(
@@ -37,7 +37,7 @@ def likelihood(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
     return {"scores": {"bits_per_dim": float(bits[0])}, "nfe": info["nfe"], "vjps": info["vjps"]}
 
 
-def samples(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def samples(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """FID and inception score of a prior's samples against all items' features.
 
     Recorded once, with the first item: the reference is the whole data set.
@@ -55,7 +55,7 @@ def samples(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
     return {"scores": found, "nfe": nfe, "vjps": 0}
 
 
-def _draw(run: Run, row: Row, count: int, network: Any) -> tuple[list, int]:
+def _draw(run: BenchmarkRun, row: Row, count: int, network: Any) -> tuple[list, int]:
     shape = run.items[0].load().shape
     drawn, nfe = [], 0
     for first in range(0, count, _BATCH):

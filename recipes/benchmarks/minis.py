@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from inverse_score.metrics import center_crop, psnr
+from inverse_score.io.scan import centre_crop
+from inverse_score.metrics import psnr
 from inverse_score.prior import Prior
 from operators import as_complex, column_mask, ifft2c
 
@@ -27,7 +28,7 @@ from .scoring import body_mask, scores
 from .sources import Item
 
 if TYPE_CHECKING:
-    from .runner import Run
+    from .runner import BenchmarkRun
 
 # Decades of a baseline's strength that an oracle chooses from, on its own scale.
 _STRENGTHS = (-2.5, 1.5)
@@ -65,12 +66,12 @@ class Scene:
         return float(within[self.inside[0]].mean())
 
 
-def mini_mri(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def mini_mri(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """One slice: simulated k-space, the recipe's own noise, maps and scale, one method."""
     return _solved(run, row, case, item, mri_scene(run.definition, case, item, run.prior))
 
 
-def mini_ct(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def mini_ct(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """One slice: simulated counts, weights from them, Hounsfield units out."""
     return _solved(run, row, case, item, _ct_scene(run.definition, case, item, run.prior))
 
@@ -145,7 +146,7 @@ def _ct_scene(definition: Definition, case: Case, item: Item, prior: Prior) -> S
     return _cached((definition.name, case.name, item.key), make)
 
 
-def _solved(run: Run, row: Row, case: Case, item: Item, scene: Scene) -> dict[str, Any]:
+def _solved(run: BenchmarkRun, row: Row, case: Case, item: Item, scene: Scene) -> dict[str, Any]:
     """Scores of the mean of the row's method; a baseline with `tuned` at its best strength."""
     options = dict(row.options)
     tuned = options.pop("tuned", None)
@@ -164,7 +165,7 @@ def _solved(run: Run, row: Row, case: Case, item: Item, scene: Scene) -> dict[st
 
 
 def _sampled(
-    run: Run, row: Row, item: Item, scene: Scene, method: str, options: dict[str, Any]
+    run: BenchmarkRun, row: Row, item: Item, scene: Scene, method: str, options: dict[str, Any]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     began = time.perf_counter()
     rec = scene.problem.solve(
@@ -185,7 +186,7 @@ def _sampled(
 
 
 def _tuned(
-    run: Run, row: Row, scene: Scene, options: dict[str, Any], count: int
+    run: BenchmarkRun, row: Row, scene: Scene, options: dict[str, Any], count: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The best of `count` strengths by PSNR against the truth: an oracle no user has.
 
@@ -218,7 +219,7 @@ def _tuned(
     return image, {"scores": found, "nfe": 0, "vjps": 0, "seconds": seconds}
 
 
-def scan_volume(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def scan_volume(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     """A user's volume, undersampled by the case's mask, against the file's own reference."""
     scan = item.scan
     definition = run.definition
@@ -253,4 +254,4 @@ def scan_volume(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
 
 
 def _cropped(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(center_crop(image, (shape[-2], shape[-1])))
+    return np.asarray(centre_crop(image, (shape[-2], shape[-1])))

@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """What a run is, beside its definition."""
 
     definition: Definition
@@ -51,13 +51,13 @@ def start(
     methods: Sequence[str] = (),
     shard: tuple[int, int] = (0, 1),
     features: Path | None = None,
-) -> Run:
+) -> BenchmarkRun:
     """Check data, prior and results folder, all before anything is computed."""
     _check_prior(definition, prior)
     rows = chosen_rows(definition, methods)
     items = open_items(definition, data, limit)
     identity = {"definition": definition.fingerprint, "prior": prior_hash}
-    return Run(
+    return BenchmarkRun(
         definition,
         _in_units(prior, definition.data.prior_units),
         items,
@@ -77,7 +77,7 @@ def chosen_rows(definition: Definition, methods: Sequence[str]) -> list[Row]:
     return rows + [Row(name, method=name) for name in methods if name not in present]
 
 
-def run(run: Run, report: Report = lambda line: None) -> None:
+def run(run: BenchmarkRun, report: Report = lambda line: None) -> None:
     """Every record that is still missing, one item at a time."""
     work = list(pending(run))
     for number, (row, case, item) in enumerate(work, 1):
@@ -89,7 +89,7 @@ def run(run: Run, report: Report = lambda line: None) -> None:
         report(f"[{number}/{len(work)}] {item.key}, {case.name}, {row.name}: {text}")
 
 
-def pending(run: Run) -> Iterator[tuple[Row, Case, Item]]:
+def pending(run: BenchmarkRun) -> Iterator[tuple[Row, Case, Item]]:
     """What this shard has left to do; work i belongs to shard i mod n."""
     index, count = run.shard
     everything = (
@@ -101,7 +101,7 @@ def pending(run: Run) -> Iterator[tuple[Row, Case, Item]]:
             yield row, case, item
 
 
-def _simulated(run: Run, row: Row, case: Case, item: Item) -> dict[str, Any]:
+def _simulated(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str, Any]:
     definition = run.definition
     x = item.load()
     operator = forward_operator(case.operator, item, x, definition.seed)
@@ -147,7 +147,7 @@ def cost(rec: Reconstruction) -> dict[str, Any]:
     return {"nfe": rec.nfe, "vjps": rec.vjps, "seconds": rec.seconds, "method": rec.method}
 
 
-TASKS: dict[str, Callable[[Run, Row, Case, Item], dict[str, Any]]] = {
+TASKS: dict[str, Callable[[BenchmarkRun, Row, Case, Item], dict[str, Any]]] = {
     "simulated": _simulated,
     "scan": minis.scan_volume,
     "mini-mri": minis.mini_mri,

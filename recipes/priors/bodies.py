@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from .planes import (
     Plane,
-    Stack,
+    VoxelStack,
     aligned_plane,
     choose,
     cut,
@@ -66,11 +66,12 @@ class Bodies(Dataset):
         return other_patient(hounsfield, rng)
 
 
-def halved(stack: Stack) -> Stack:
+def halved(stack: VoxelStack) -> VoxelStack:
     """Pixels averaged two by two within each slice."""
     voxels = functional.avg_pool2d(stack.voxels, 2)
     thick, rows, columns = stack.voxel
-    return Stack(f"{stack.name} halved", voxels, (thick, 2 * rows, 2 * columns), stack.in_plane)
+    voxel = (thick, 2 * rows, 2 * columns)
+    return VoxelStack(f"{stack.name} halved", voxels, voxel, stack.in_plane)
 
 
 def other_patient(hounsfield: Tensor, rng: np.random.Generator) -> Tensor:

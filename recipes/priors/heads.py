@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from .planes import (
     Plane,
-    Stack,
+    VoxelStack,
     aligned_plane,
     choose,
     cut,
@@ -62,7 +62,7 @@ class Heads(Dataset):
         return with_phase(image, rng)
 
 
-def with_fluid(stack: Stack) -> Stack:
+def with_fluid(stack: VoxelStack) -> VoxelStack:
     """Grey and white matter maps completed by fluid: what is left of 1 within the head's hull."""
     if stack.voxels.shape[0] != 2:
         return stack
@@ -70,10 +70,10 @@ def with_fluid(stack: Stack) -> Stack:
     tissue = (maps.sum(0, keepdim=True) > 0.5).float()
     hull = functional.avg_pool3d(tissue, 11, stride=1, padding=5) > 0.35
     fluid = (1 - maps.sum(0, keepdim=True)).clamp(0, 1) * hull
-    return Stack(stack.name, torch.cat([maps, fluid]), stack.voxel, stack.in_plane)
+    return VoxelStack(stack.name, torch.cat([maps, fluid]), stack.voxel, stack.in_plane)
 
 
-def magnitude(stack: Stack, size: int, rng: np.random.Generator) -> Tensor | None:
+def magnitude(stack: VoxelStack, size: int, rng: np.random.Generator) -> Tensor | None:
     """(size, size) of a random plane, contrast and coil shading; None where it met only air."""
     aligned = rng.random() < (0.6 if stack.in_plane else 0.45)
     plane = aligned_plane(stack, rng) if aligned else free_plane(stack, rng, PIXEL, 1.5)
@@ -92,7 +92,7 @@ def magnitude(stack: Stack, size: int, rng: np.random.Generator) -> Tensor | Non
     return image * shading * float(np.exp(0.15 * rng.standard_normal()))
 
 
-def random_contrast(stack: Stack, overview: Tensor, rng: np.random.Generator) -> Contrast:
+def random_contrast(stack: VoxelStack, overview: Tensor, rng: np.random.Generator) -> Contrast:
     """A map from the stack's parts to one intensity: spin echo for tissue maps; for a head's
     intensities a power, or a random curve that keeps air dark, or nothing."""
     if stack.voxels.shape[0] == 3:

@@ -15,7 +15,7 @@ from inverse_score.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Stack:
+class VoxelStack:
     """One prepared file: voxels (parts, slices, rows, columns) float32, sizes in mm.
 
     in_plane: the slices are too thick to cut across them.
@@ -41,7 +41,7 @@ class Plane:
     warp: float = 0.0
 
 
-def load_stacks(folder: Path) -> list[Stack]:
+def load_stacks(folder: Path) -> list[VoxelStack]:
     """The volumes and slices of a prepared folder, sorted by name."""
     files = sorted(folder.glob("*.npz"))
     if not files:
@@ -49,7 +49,7 @@ def load_stacks(folder: Path) -> list[Stack]:
     return [load_stack(path) for path in files]
 
 
-def load_stack(path: Path) -> Stack:
+def load_stack(path: Path) -> VoxelStack:
     with np.load(path) as file:
         image, voxel = file["image"].astype(np.float32), tuple(file["voxel"].tolist())
         kind = str(file["kind"])
@@ -59,10 +59,10 @@ def load_stack(path: Path) -> Stack:
         # Averages at half a millimetre are smooth; at one they are as sharp as heads.
         voxels = functional.avg_pool3d(voxels, 2)
         voxel = tuple(2 * size for size in voxel)
-    return Stack(path.stem, voxels, voxel, kind == "slices")
+    return VoxelStack(path.stem, voxels, voxel, kind == "slices")
 
 
-def aligned_plane(stack: Stack, rng: np.random.Generator) -> Plane:
+def aligned_plane(stack: VoxelStack, rng: np.random.Generator) -> Plane:
     """One of the stack's own slices, or rows or columns of a volume, mirrored and turned at will:
     no interpolation, so edges stay as sharp as they were measured."""
     axis = 0 if stack.in_plane else int(rng.integers(3))
@@ -75,7 +75,7 @@ def aligned_plane(stack: Stack, rng: np.random.Generator) -> Plane:
 
 
 def free_plane(
-    stack: Stack, rng: np.random.Generator, pixel: tuple[float, float], warp: float
+    stack: VoxelStack, rng: np.random.Generator, pixel: tuple[float, float], warp: float
 ) -> Plane:
     """A plane turned at random (for thick slices: within the slice) with pixels of log-uniform
     size between `pixel` (mm) and elastic displacements of about `warp` pixels."""
@@ -95,7 +95,7 @@ def free_plane(
     return Plane(center, u, v, warp)
 
 
-def cut(stack: Stack, plane: Plane, size: int, rng: np.random.Generator, step: float = 1.0):
+def cut(stack: VoxelStack, plane: Plane, size: int, rng: np.random.Generator, step: float = 1.0):
     """The plane's `size` x `size` pixels around its centre: (parts, size, size), zero outside.
 
     step: pixels of the plane between two of the result.

@@ -6,6 +6,7 @@ import struct
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from inverse_score.errors import BadInput
 from inverse_score.io.bart import DIMENSIONS, write_bart
@@ -295,3 +296,10 @@ def test_an_impossible_scan_is_refused(tmp_path):
     for kind, shape in [("kspace", (3, 8, 6)), ("image", (0, 8, 6)), ("film", (1, 1, 1))]:
         with pytest.raises(BadInput, match="a scan is one of"):
             Scan(kind, shape, None, (tmp_path,), "test")
+
+
+def test_crop_starts_where_fastmri_starts():
+    image = torch.arange(7 * 8).reshape(1, 7, 8)
+    assert centre_crop(image, (4, 5))[0, 0, 0] == image[0, 1, 1]
+    with pytest.raises(BadInput, match="a crop must fit into the image"):
+        centre_crop(image, (99, 5))

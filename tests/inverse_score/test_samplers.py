@@ -24,7 +24,7 @@ from inverse_score.sde import (
     KarrasSDE,
     SubVPSDE,
 )
-from inverse_score.testing.draws import draw
+from inverse_score.testing.draws import sampler_draws
 from inverse_score.testing.moments import exact_kl, exact_moments
 from inverse_score.testing.toys import excess_kl, grid_of_modes, mode_report, stationary
 
@@ -132,7 +132,7 @@ SCATTER = 4 * math.sqrt(2 * 54) / 4000
 def test_the_adaptive_ode_has_the_law_of_a_very_fine_heun(sde):
     """What both miss is the start's zero mean and the end's noise-to-signal."""
     prior = small(sde)
-    x, _ = draw(prior, 2000, "ode", default_grid(prior, 2))
+    x, _ = sampler_draws(prior, 2000, "ode", default_grid(prior, 2))
     fine = exact_kl(prior, "heun", default_grid(prior, 300))
     assert abs(excess_kl(x, prior.mean, prior.cov) - fine) < SCATTER
 
@@ -141,7 +141,7 @@ def test_the_adaptive_ode_has_the_law_of_a_very_fine_heun(sde):
 def test_the_adaptive_sde_errs_no_more_than_its_tolerance(sde):
     """Means and stds all wrong by rtol stds would be d rtol^2 (1 + 1 / 2) nats."""
     prior, rtol = small(sde), 0.1
-    x, _ = draw(prior, 2000, "adaptive-sde", default_grid(prior, 2), rtol=rtol)
+    x, _ = sampler_draws(prior, 2000, "adaptive-sde", default_grid(prior, 2), rtol=rtol)
     assert excess_kl(x, prior.mean, prior.cov) < 9 * rtol**2 * 1.5 + SCATTER
 
 
@@ -149,7 +149,7 @@ def test_the_adaptive_sde_errs_no_more_than_its_tolerance(sde):
 def test_annealed_langevin_has_its_exact_law_and_nears_the_prior_with_its_moves(sde):
     prior = small(sde)
     grid = default_grid(prior, 20)
-    x, _ = draw(prior, 2000, "annealed-langevin", grid, inner=10)
+    x, _ = sampler_draws(prior, 2000, "annealed-langevin", grid, inner=10)
     exact = [
         exact_kl(prior, "annealed-langevin", grid, draws=inner, inner=inner) for inner in (10, 40)
     ]
@@ -167,7 +167,7 @@ def test_correction_by_hmc_brings_a_multistep_predictor_nearer_the_prior(sde):
     found = []
     for order in (1, 2):
         mine = {} if order == 1 else {"predictor_options": {"order": 2}}
-        x, _ = draw(prior, 2000, "pc", grid, **options, **mine)
+        x, _ = sampler_draws(prior, 2000, "pc", grid, **options, **mine)
         found.append(excess_kl(x, prior.mean, prior.cov))
     alone = exact_kl(prior, "dpm++2m-sde", grid, draws=1, order=1)
     assert found[0] < 0.5 * alone

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inverse_score.networks import build_network
-from inverse_score.networks.unet import Attention, UNet, pad_to_multiple
+from inverse_score.networks.unet import PixelAttention, UNet, pad_to_multiple
 from inverse_score.prior import Prior
 from inverse_score.sde import SDES, VPSDE, KarrasSDE
 
@@ -139,7 +139,7 @@ def test_its_config_builds_it_again():
 
 def test_attention_is_softmax_attention():
     torch.manual_seed(0)
-    layer = Attention(8)
+    layer = PixelAttention(8)
     with torch.no_grad():
         layer.out.weight.copy_(torch.randn_like(layer.out.weight))
     x = torch.randn(1, 8, 2, 3)

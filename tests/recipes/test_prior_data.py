@@ -22,7 +22,7 @@ from recipes.priors import datasets, prepare
 from recipes.priors.bodies import AIR, other_patient
 from recipes.priors.heads import Heads, spin_echo
 from recipes.priors.packages import Package, fetch, members
-from recipes.priors.planes import Plane, Stack, cut, free_plane, load_stack
+from recipes.priors.planes import Plane, VoxelStack, cut, free_plane, load_stack
 from recipes.priors.volumes import read_idx, read_nifti, read_nrrd
 
 RNG = np.random.default_rng(0)
@@ -349,14 +349,14 @@ def test_heads_have_a_99th_percentile_of_about_one_and_little_phase(tmp_path):
 
 
 def test_a_plane_along_the_voxels_copies_them():
-    stack = Stack("s", torch.rand(1, 9, 8, 7), (1.0, 1.0, 1.0), False)
+    stack = VoxelStack("s", torch.rand(1, 9, 8, 7), (1.0, 1.0, 1.0), False)
     plane = Plane(np.array([4.0, 4.0, 3.0]), np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0]))
     image = cut(stack, plane, 4, RNG)
     torch.testing.assert_close(image[0], stack.voxels[0, 4, 2:6, [5, 4, 3, 2]], atol=1e-5, rtol=0)
 
 
 def test_thick_slices_are_never_crossed():
-    stack = Stack(
+    stack = VoxelStack(
         "s", torch.arange(5.0).reshape(1, 5, 1, 1).expand(1, 5, 40, 40), (6.5, 1, 1), True
     )
     for _ in range(5):
@@ -367,7 +367,7 @@ def test_thick_slices_are_never_crossed():
 
 
 def test_free_planes_have_pixels_of_the_size_asked_for():
-    stack = Stack("s", torch.zeros(1, 9, 9, 9), (1.0, 2.0, 0.5), False)
+    stack = VoxelStack("s", torch.zeros(1, 9, 9, 9), (1.0, 2.0, 0.5), False)
     for _ in range(20):
         plane = free_plane(stack, RNG, (0.6, 1.5), warp=0.0)
         sizes = [np.linalg.norm(axis * np.array(stack.voxel)) for axis in (plane.u, plane.v)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from inverse_score.sampling import end_ratio, make_grid
-from inverse_score.testing.draws import draw
+from inverse_score.testing.draws import sampler_draws
 from inverse_score.testing.moments import DiagonalGaussian, exact_kl
 from inverse_score.testing.toys import (
     IsotropicModes,
@@ -74,7 +74,7 @@ def table_adaptive(num: int = 1024) -> str:
         sde, prior = SDES[label], stationary(SDES[label])
         for name, options, steps in ADAPTIVE:
             grid = make_grid(sde, steps, end_ratio=end_ratio(prior))
-            x, nfe = draw(prior, num, name, grid, **options)
+            x, nfe = sampler_draws(prior, num, name, grid, **options)
             shown = ", ".join(f"{k} {v}" for k, v in options.items())
             rows.append([label, name, shown, nfe, excess_kl(x, prior.mean, prior.cov)])
     return markdown(
@@ -96,7 +96,7 @@ def table_mixture(num: int = 1024) -> str:
             row: list[Any] = [label, name]
             for n in BUDGETS:
                 grid = grid_for(prior, n, 2 if name in TWO_CALLS else 1)
-                x, _ = draw(fast, num, name, grid)
+                x, _ = sampler_draws(fast, num, name, grid)
                 report = mode_report(x, prior)
                 distance = sliced_wasserstein(x, truth)
                 row.append(f"{distance:.3f} / {report.error:.3f} / {report.spread:.2f}")
@@ -134,10 +134,9 @@ def table_corrector(num: int = 1024) -> str:
             # Beside a corrector dpm++2m-sde takes first-order steps, which are ancestral's.
             for name, options, cost in CORRECTORS if predictor != "dpm++2m-sde" else ():
                 pair = {"predictor": predictor, "corrector": name, "corrector_options": options}
-                found = [
-                    excess_kl(draw(diagonal, num, "pc", grid_for(prior, n, cost), **pair)[0], *law)
-                    for n in budgets
-                ]
+                grids = [grid_for(prior, n, cost) for n in budgets]
+                drawn = [sampler_draws(diagonal, num, "pc", grid, **pair)[0] for grid in grids]
+                found = [excess_kl(samples, *law) for samples in drawn]
                 shown = ", ".join(f"{k} {v}" for k, v in options.items())
                 rows.append([label, predictor, f"{name}, {shown}", *found])
     return markdown(

@@ -14,7 +14,7 @@ from ...networks.convolutions import FilteredConv, NearestConv, StridedConv
 from ...networks.layers import ResBlock
 from ...networks.ncsnv2 import NCSNv2
 from ...networks.score_network import ScoreNetwork
-from ...networks.score_unet import Combine, Level, ScoreUNet
+from ...networks.score_unet import Combine, Resolution, ScoreUNet
 from .parts import Layout, Part, rows_by_head, rows_interleaved
 
 
@@ -44,7 +44,7 @@ def song(network: ScoreNetwork) -> list[Part]:
         elif isinstance(layer, StridedConv | NearestConv):
             layout.module(own, f"{released}.Conv_0")
 
-    def blocks(own: str, level: Level) -> None:
+    def blocks(own: str, level: Resolution) -> None:
         for j, (_, attention) in enumerate(level.pairs()):
             block(f"{own}.blocks.{j}")
             if attention is not None:
@@ -113,7 +113,7 @@ def guided(network: ScoreNetwork) -> list[Part]:
     layout = Layout(network)
     new_order = bool(network.config.get("use_new_attention_order", False))
 
-    def level_of(own: str, level: Level, released: str, numbers, up: bool) -> None:
+    def level_of(own: str, level: Resolution, released: str, numbers, up: bool) -> None:
         for j, (_, attention) in enumerate(level.pairs()):
             slot = f"{released}.{next(numbers)}"
             _guided_block(layout, f"{own}.blocks.{j}", f"{slot}.0")
@@ -179,7 +179,7 @@ def edm(network: ScoreNetwork) -> list[Part]:
             layout.packed(f"{attention}.qkv", f"{released}.qkv", rows_interleaved, 1, 1)
             layout.reshaped(f"{attention}.proj", f"{released}.proj", 1, 1)
 
-    def blocks(own: str, level: Level, released: str) -> None:
+    def blocks(own: str, level: Resolution, released: str) -> None:
         for j, (_, attention) in enumerate(level.pairs()):
             beside = None if attention is None else f"{own}.attention.{j}"
             block(f"{own}.blocks.{j}", f"{released}_block{j}", beside)
@@ -232,7 +232,7 @@ def diffusers(network: ScoreNetwork) -> list[Part]:
         layout.joined(f"{own}.qkv", layers, "weight", "bias", transpose=False)
         layout.module(f"{own}.proj", f"{released}.to_out.0")
 
-    def level_of(own: str, level: Level, released: str, way: str) -> None:
+    def level_of(own: str, level: Resolution, released: str, way: str) -> None:
         attended = count()
         for j, (_, layer) in enumerate(level.pairs()):
             block(f"{own}.blocks.{j}", f"{released}.resnets.{j}")
