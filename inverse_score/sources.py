@@ -206,7 +206,7 @@ class ArrayRow:
 
 @functools.lru_cache(maxsize=4)
 def _array(path: Path, key: str | None) -> np.ndarray:
-    from .io.npy import npy_array, npz_array
+    from .io.formats.npy import npy_array, npz_array
 
     values = npy_array(path) if path.suffix == ".npy" else npz_array(path, key)
     if values.ndim < 2 or values.dtype.kind not in "iufc":
@@ -219,7 +219,7 @@ def _array(path: Path, key: str | None) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _labels(path: Path, key: str) -> np.ndarray:
-    from .io.npy import npz_array
+    from .io.formats.npy import npz_array
 
     labels = npz_array(path, key)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -276,7 +276,7 @@ class VolumeSlice:
 
 def _scan_images(path: Path, name: str, format: str, kspace_images: Any) -> list[Image]:
     if format == "nifti":
-        from .io.nifti import read_nifti
+        from .io.formats.nifti import read_nifti
 
         scan, group = read_nifti(path), name
         slices: Slices = scan.__getitem__
@@ -339,14 +339,14 @@ class DicomFrames:
     frames: tuple[Any, ...]
 
     def __call__(self, k: int) -> np.ndarray:
-        from .io.dicom_pixels import read_frame
+        from .io.formats.dicom_pixels import read_frame
 
         return read_frame(self.frames[k])
 
 
 def _dicom_images(path: Path, name: str) -> list[Image]:
-    from .io.dicom_frames import frames_of
-    from .io.dicom_header import read_header
+    from .io.formats.dicom_frames import frames_of
+    from .io.formats.dicom_header import read_header
 
     frames = [frame for frame in frames_of(path) if not frame.derived]
     if not frames:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from inverse_score.io.commits import commit_bytes
 from inverse_score.io.pictures import png
+from inverse_score.io.runs.commits import commit_bytes
 
 # A picture's pixels at most: 16 times a 4K frame.
 _MAX_PIXELS = 128 << 20
@@ -52,7 +52,7 @@ def read_mask(path: str | Path) -> Tensor:
     """(H, W) of 0 and 1 from a picture (white is known) or an npy file of 0 and 1."""
     path = Path(path)
     if path.suffix == ".npy":
-        from inverse_score.io.npy import npy_array
+        from inverse_score.io.formats.npy import npy_array
 
         values = torch.from_numpy(np.asarray(npy_array(path), dtype=np.float32))
     else:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import operators
 from inverse_score.errors import BadInput
-from inverse_score.io.commits import commit_bytes, commit_json
-from inverse_score.io.npy import npz_array
+from inverse_score.io.formats.npy import npz_array
 from inverse_score.io.pictures import png
 from inverse_score.io.priors import find_prior, load_prior, update_card
+from inverse_score.io.runs.commits import commit_bytes, commit_json
 from inverse_score.prior import Prior
 from inverse_score.randomness import TEST, Noise
 from inverse_score.sampling import sample

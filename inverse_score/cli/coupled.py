@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..io.results import Unit
+from ..io.runs.results import Unit
 from .work import Worker
 
 if TYPE_CHECKING:

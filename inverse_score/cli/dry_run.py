@@ -110,7 +110,7 @@ def _disk(plan: Plan) -> int:
 
 
 def _obstacles(plan: Plan, found: dict[str, Any]) -> list[str]:
-    from ..io.results import RunFolder
+    from ..io.runs.results import RunFolder
 
     reasons = [scan["refused"] for scan in found["scans"] if "refused" in scan]
     out = Path(plan.request.out)

@@ -27,9 +27,9 @@ def export(
     DICOM is a derived series, marked RESEARCH and without patient data unless --keep-phi; the std
     is a parametric map of its own (needs highdicom).
     """
-    from ..io.exports import export_all
+    from ..io.formats.exports import export_all
     from ..io.reading import read_scan
-    from ..io.volume import open_volume
+    from ..io.runs.volume import open_volume
 
     scan = None if source is None else read_scan(source, key=key, axes=axes)
     stem = (out or result.parent) / result.stem

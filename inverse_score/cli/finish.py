@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..io.commits import commit_bytes, commit_json
 from ..io.pictures import colour, png, to_bytes
-from ..io.results import RunFolder, Unit
-from ..io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
+from ..io.runs.commits import commit_bytes, commit_json
+from ..io.runs.results import RunFolder, Unit
+from ..io.runs.volume import IMAGES, MAPS, NOTICE, ResultFile, open_volume, score, write_volume
 from .recipe_file import recipe_text
 from .trust import fit_attributes, std_scale
 from .work import output_paths, slice_results
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
     """Write every output of the run; returns what summary.json holds. Units go once all is well."""
-    from ..io.report import write_report
+    from ..io.runs.report import write_report
 
     summary: dict[str, Any] = {
         "version": 1,
@@ -57,9 +57,9 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
     return summary
 
 
-def _exports(plan: Plan, scan: int, volume: Volume) -> list[str]:
+def _exports(plan: Plan, scan: int, volume: ResultFile) -> list[str]:
     """Write the formats that were asked for; their names. What is there is this run's own."""
-    from ..io.exports import export_all
+    from ..io.formats.exports import export_all
 
     r, stem = plan.request, plan.request.out / plan.tasks[scan].name
     made = export_all(
@@ -123,7 +123,7 @@ def _method(plan: Plan, scan: int, folder: RunFolder) -> str:
     return next((folder.load(unit)[1]["method"] for unit in done), plan.request.method)
 
 
-def describe(plan: Plan, scan: int, volume: Volume) -> dict[str, Any]:
+def describe(plan: Plan, scan: int, volume: ResultFile) -> dict[str, Any]:
     """One scan's entry of summary.json: outputs by relative name, scores, facts of its slices."""
     paths, out = output_paths(plan, scan), plan.request.out
     entry: dict[str, Any] = {
@@ -141,7 +141,7 @@ def describe(plan: Plan, scan: int, volume: Volume) -> dict[str, Any]:
     return json.loads(json.dumps(entry, default=str))
 
 
-def write_pictures(volume: Volume, folder: Path) -> None:
+def write_pictures(volume: ResultFile, folder: Path) -> None:
     """One PNG a slice and image: grey images on one scale a volume, maps on their own."""
     hu = volume.attributes.get("units") == "HU"
     shown = volume.shown()

@@ -51,7 +51,7 @@ class ImageRequest:
 
 def reconstruct_images(request: ImageRequest) -> dict[str, Any]:
     """Pictures of mean, std and samples of every input, and summary.json; returns the summary."""
-    from ..io.commits import commit_json
+    from ..io.runs.commits import commit_json
 
     request.out.mkdir(parents=True, exist_ok=True)
     if request.operator == "class":

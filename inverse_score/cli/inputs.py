@@ -50,8 +50,8 @@ def open_scan(path: Path, request: Request) -> Scan:
     """The measurements in a file, or for a picture, DICOM or NIfTI those simulated from it."""
     from recipes.simulated_scan import picture_scan, simulated_scan
 
+    from ..io.guard.sniff import sniff
     from ..io.reading import read_scan
-    from ..io.sniff import sniff
 
     form = sniff(path)
     if form == "picture":
@@ -71,8 +71,8 @@ def read_mask(path: Path) -> np.ndarray:
 
     from ..errors import BadInput
     from ..io import guard
-    from ..io.npy import npy_array, npz_array
-    from ..io.sniff import sniff
+    from ..io.formats.npy import npy_array, npz_array
+    from ..io.guard.sniff import sniff
 
     kind = sniff(path)
     if kind == "npy":

@@ -108,9 +108,9 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """Open the scans, choose pattern and prior, and check that they fit; computes nothing."""
     from ..device import choose_device
-    from ..io.commits import sha256_file
     from ..io.priors import find_prior, load_prior
-    from ..io.results import unique_names
+    from ..io.runs.commits import sha256_file
+    from ..io.runs.results import unique_names
     from ..patches import in_patches
     from .inputs import expand
     from .own_operator import own_factory
@@ -211,7 +211,7 @@ def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe
     from recipes.custom_scan import CustomScan, open_measurements
     from recipes.scans import CTScan, MRIScan
 
-    from ..io.exports import check_exports
+    from ..io.formats.exports import check_exports
     from .inputs import open_scan, read_mask
 
     mask: Any = request.mask

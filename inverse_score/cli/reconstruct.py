@@ -15,7 +15,7 @@ from ..errors import BadInput
 from . import Interrupted, app
 
 if TYPE_CHECKING:
-    from ..io.results import RunFolder, Unit
+    from ..io.runs.results import RunFolder, Unit
     from .plan import Plan
     from .request import Request
     from .work import Worker
@@ -125,7 +125,7 @@ def reconstruct(
 
 def run(request: Request) -> dict[str, Any] | None:
     """Do the work of this process; the summary, or None if others have units left to do."""
-    from ..io.results import RunFolder
+    from ..io.runs.results import RunFolder
     from .plan import make_plan
     from .progress import Progress
     from .resources import use_cores
@@ -228,7 +228,7 @@ class Group:
 def _conclude(plan: Plan, folder: Any, worker: Any) -> dict[str, Any] | None:
     """Put the volumes together if every unit is there, or has failed in some process."""
     from ..errors import PartialFailure
-    from ..io.commits import locked
+    from ..io.runs.commits import locked
     from .finish import finish
 
     failed = folder.failures()

@@ -17,7 +17,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page of a reconstruction: slices, maps, scores, provenance."""
     from ..errors import BadInput
-    from ..io.report import write_report
+    from ..io.runs.report import write_report
 
     target = reconstruction.with_suffix(".html") if out is None else out
     if target.exists() and not overwrite:

@@ -99,7 +99,7 @@ def write(images: Tensor, out: Path, prior: Prior) -> None:
     import torch
 
     from ..errors import BadInput
-    from ..io.atomic import atomic_path
+    from ..io.runs.atomic import atomic_path
     from ..training.plots import image_grid, write_png
 
     if out.suffix == ".npz":

@@ -65,7 +65,7 @@ def write_mri(
     from recipes.simulate import simulate_mri
 
     from ..errors import BadInput
-    from ..io.fastmri import write_fastmri
+    from ..io.formats.fastmri import write_fastmri
 
     if volume.min() < 0:
         raise BadInput(f"MRI images are magnitudes, none below 0; got {volume.min():.4g}")
@@ -104,7 +104,7 @@ def write_ct(
     from recipes.simulate import simulate_ct
 
     from ..errors import BadInput
-    from ..io.sinogram import write_sinogram
+    from ..io.formats.sinogram import write_sinogram
 
     if pixel is None:
         raise BadInput("the image does not say how large a pixel is: give --pixel, in mm")
@@ -166,9 +166,9 @@ def read_images(
 def _read(path: Path, key: str | None) -> tuple[np.ndarray, float | None]:
     import numpy as np
 
-    from ..io.npy import npz_array
+    from ..io.formats.npy import npz_array
+    from ..io.guard.sniff import sniff
     from ..io.reading import read_scan
-    from ..io.sniff import sniff
 
     kind = sniff(path)
     if kind == "picture":
@@ -184,7 +184,7 @@ def _read(path: Path, key: str | None) -> tuple[np.ndarray, float | None]:
 
 def _pixel_of(path: Path) -> float | None:
     from ..errors import BadInput
-    from ..io.npy import npz_array
+    from ..io.formats.npy import npz_array
 
     try:
         return float(npz_array(path, "pixel_mm"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recipes.problem import Problem
 
-    from ..io.results import RunFolder
+    from ..io.runs.results import RunFolder
     from .plan import Plan, Task
 
 # Held-out standard deviations beyond which a scan's denoising error is an alarm.
@@ -87,7 +87,7 @@ def _setting(study: dict[str, Any]) -> str:
 
 def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
     """Whether the prior knows such images, in words: from what the middle slice's unit found."""
-    from ..io.results import Unit
+    from ..io.runs.results import Unit
 
     unit = Unit(scan, middle(plan.tasks[scan].slices), 0)
     facts = folder.load(unit)[1] if folder.done(unit) else {}

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import BadInput, OutOfResources, PartialFailure
 from ..io.names import printable
-from ..io.results import RunFolder, Unit
-from ..io.volume import SliceResult
+from ..io.runs.results import RunFolder, Unit
+from ..io.runs.volume import SliceResult
 from . import is_out_of_memory
 from .trust import fit_facts, middle, withheld_facts
 

@@ -25,7 +25,7 @@ from ..errors import BadPrior
 from ..networks import NETWORKS, build_network
 from ..prior import Prior
 from ..sde import SDE, SDES
-from .atomic import atomic_path
+from .runs.atomic import atomic_path
 
 FORMAT = 1
 CUSTOM = "custom"

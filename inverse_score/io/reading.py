@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BadInput
+from .guard.sniff import sniff
 from .scan import RootSumOfSquares, Scan
-from .sniff import sniff
 
 
 def read_scan(
@@ -43,21 +43,21 @@ def _read(path: Path, form: str, key: str | None, axes: str | None, kind: str | 
     if form in ("hdf5", "npz", "npy"):
         return _read_arrays(path, form, key, axes, kind, nan)
     if form == "nifti":
-        from .nifti import read_nifti
+        from .formats.nifti import read_nifti
 
         return read_nifti(path, key, axes, nan)
     if axes is not None:
         raise BadInput(f"{path.name} is {form}, whose axes are fixed; --axes is for plain arrays")
     if form == "dicom":
-        from .dicom import read_dicom
+        from .formats.dicom import read_dicom
 
         return read_dicom(path, key, nan)
     if form == "bart":
-        from .bart import read_bart
+        from .formats.bart import read_bart
 
         return read_bart(path, kind, nan)
     if form == "twix":
-        from .twix import read_twix
+        from .formats.twix import read_twix
 
         return read_twix(path, key, nan)
     raise BadInput(f"{path.name} is a picture, not a scan: simulate measurements from it first")
@@ -67,23 +67,23 @@ def _read_arrays(path: Path, form: str, key, axes, kind, nan: str):
     from . import guard
 
     if form == "hdf5" and axes is None:
-        from .ismrmrd import is_ismrmrd
+        from .formats.ismrmrd import is_ismrmrd
 
         with guard.open_hdf5(path) as file:
             fastmri = key in (None, "kspace") and guard.has(file, "kspace")
             sinogram = key in (None, "sinogram") and guard.has(file, "sinogram")
         if fastmri and kind in (None, "kspace"):
-            from .fastmri import open_fastmri
+            from .formats.fastmri import open_fastmri
 
             return open_fastmri(path, nan=nan)
         if sinogram and kind in (None, "sinogram"):
-            from .sinogram import open_sinogram
+            from .formats.sinogram import open_sinogram
 
             return open_sinogram(path, nan=nan)
         if not fastmri and not sinogram and is_ismrmrd(path):
-            from .ismrmrd import read_ismrmrd
+            from .formats.ismrmrd import read_ismrmrd
 
             return read_ismrmrd(path, key, nan)
-    from .arrays import read_array
+    from .formats.arrays import read_array
 
     return read_array(path, key, axes, kind, nan)

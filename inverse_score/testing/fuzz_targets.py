@@ -34,7 +34,7 @@ def make_targets(folder: Path) -> list[Target]:
 
 
 def _fastmri(folder: Path) -> list[Target]:
-    from ..io.fastmri import write_fastmri
+    from ..io.formats.fastmri import write_fastmri
 
     path = folder / "fastmri.h5"
     rss = np.abs(IMAGES[:, 0])
@@ -49,7 +49,7 @@ def _ismrmrd(folder: Path) -> list[Target]:
 
 
 def _sinogram(folder: Path) -> list[Target]:
-    from ..io.sinogram import write_sinogram
+    from ..io.formats.sinogram import write_sinogram
 
     path = folder / "sinogram.h5"
     values = RNG.random((2, 6, 17)).astype(np.float32)
@@ -79,7 +79,7 @@ def _npy(folder: Path) -> list[Target]:
 
 
 def _cfl(folder: Path) -> list[Target]:
-    from ..io.bart import write_bart
+    from ..io.formats.bart import write_bart
 
     write_bart(folder / "k", KSPACE, ("SLICE", "COIL", "READ", "PHS1"))
     header, values = (folder / "k.hdr").read_bytes(), (folder / "k.cfl").read_bytes()
@@ -97,7 +97,7 @@ def _ra(folder: Path) -> list[Target]:
 
 
 def _nifti(folder: Path) -> list[Target]:
-    from ..io.nifti import write_nifti
+    from ..io.formats.nifti import write_nifti
 
     targets = []
     for suffix in (".nii", ".nii.gz"):

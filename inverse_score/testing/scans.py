@@ -15,9 +15,9 @@ import torch
 from operators import Radon
 from operators.fourier import fft2c, ifft2c
 
-from ..io.bart import write_bart
-from ..io.fastmri import write_fastmri
-from ..io.sinogram import write_sinogram
+from ..io.formats.bart import write_bart
+from ..io.formats.fastmri import write_fastmri
+from ..io.formats.sinogram import write_sinogram
 from .formats import mrd_header, mrd_lines, write_mrd
 
 TINY = (24, 32)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..io.atomic import write_text
+from ..io.runs.atomic import write_text
 
 LOG = "log.jsonl"
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ..device import choose_device
 from ..errors import BadInput
-from ..io.atomic import write_text
 from ..io.config import dump_yaml, to_mapping
 from ..io.priors import read_header, save_classifier, save_prior
+from ..io.runs.atomic import write_text
 from ..networks.precision import has_quick_bfloat16
 from ..prior import Prior
 from ..randomness import Noise

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..io.atomic import atomic_path
 from ..io.pictures import png, to_bytes
+from ..io.runs.atomic import atomic_path
 
 _COLOURS = ((31, 90, 160), (200, 80, 30), (60, 130, 60), (120, 120, 120), (130, 60, 150))
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 760, 440, 70, 46, 30, 20

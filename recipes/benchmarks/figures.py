@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inverse_score.io.commits import commit_bytes
+from inverse_score.io.formats.npy import npy_array
 from inverse_score.io.names import safe_name
-from inverse_score.io.npy import npy_array
 from inverse_score.io.pictures import colour, to_bytes
+from inverse_score.io.runs.commits import commit_bytes
 
 from .definition import Case, Definition
 from .results import Results

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from inverse_score.errors import BadInput
-from inverse_score.io.commits import committing
-from inverse_score.io.dicom import read_series
-from inverse_score.io.fastmri import open_fastmri
-from inverse_score.io.nifti import read_nifti
+from inverse_score.io.formats.dicom import read_series
+from inverse_score.io.formats.fastmri import open_fastmri
+from inverse_score.io.formats.nifti import read_nifti
+from inverse_score.io.runs.commits import committing
 from inverse_score.io.scan import Scan, centre_crop
 from operators import fft2c, ifft2c
 

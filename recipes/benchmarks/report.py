@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inverse_score.io.commits import commit_bytes
+from inverse_score.io.runs.commits import commit_bytes
 
 from . import figures, tables
 from .definition import Definition

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from inverse_score.errors import BadInput, OutOfResources
-from inverse_score.io.commits import commit_json, sha256_file
 from inverse_score.io.priors import find_prior, load_prior
+from inverse_score.io.runs.commits import commit_json, sha256_file
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 from inverse_score.networks.unet import UNet
 from inverse_score.prior import Prior

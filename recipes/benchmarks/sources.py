@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from inverse_score.io.fastmri import open_fastmri
-from inverse_score.io.npy import npy_array, npz_array
+from inverse_score.io.formats.fastmri import open_fastmri
+from inverse_score.io.formats.npy import npy_array, npz_array
 from inverse_score.io.scan import Scan
 
 from .definition import FOLDER, Data, Definition

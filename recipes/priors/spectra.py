@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inverse_score.io.commits import commit_bytes
 from inverse_score.io.priors import ASSETS, SPECTRA, load_prior, update_card
+from inverse_score.io.runs.commits import commit_bytes
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 from inverse_score.posterior import error_spectrum
 from inverse_score.prior import Prior

@@ -315,7 +315,7 @@ def test_magnitudes_and_ambiguous_axes_are_refused(refusal, tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_matter_of_resources(refusal, tmp_path, monkeypatch):
     source = fastmri_file(tmp_path / "a.h5", mask=MASK)
     if os.geteuid() == 0:
-        import inverse_score.io.atomic as atomic
+        import inverse_score.io.runs.atomic as atomic
 
         def read_only(*_arguments):
             raise PermissionError(13, "Permission denied")
@@ -331,7 +331,7 @@ def test_a_folder_that_cannot_be_written_is_a_matter_of_resources(refusal, tmp_p
 
 
 def test_a_run_that_is_locked_is_refused(refusal, tmp_path):
-    from inverse_score.io.commits import locked
+    from inverse_score.io.runs.commits import locked
 
     source = fastmri_file(tmp_path / "a.h5", mask=MASK)
     with locked(tmp_path / "out", "shard-1-of-1"):

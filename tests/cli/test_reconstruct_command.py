@@ -12,7 +12,7 @@ import pytest
 import torch
 from command_line import command, tiny_prior
 
-from inverse_score.io.results import Unit
+from inverse_score.io.runs.results import Unit
 from inverse_score.metrics import volume_scores
 from inverse_score.testing.scans import TINY, fastmri_file
 
@@ -74,7 +74,7 @@ def test_a_run_writes_volume_page_pictures_and_summary(reconstruct, tmp_path):
 
 def test_scaling_the_scan_scales_the_result_and_nothing_else(reconstruct, scan, tmp_path):
     """Noise is named by content, so the noise of the two runs differs: one item is forced."""
-    from inverse_score.io.fastmri import open_fastmri
+    from inverse_score.io.formats.fastmri import open_fastmri
     from inverse_score.io.priors import load_prior
     from recipes.mri import mri
 
@@ -104,7 +104,7 @@ def test_shards_make_the_same_bytes_as_one_process(reconstruct, tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(reconstruct, tmp_path, monkeypatch):
     from inverse_score.cli import Interrupted
-    from inverse_score.io.results import RunFolder
+    from inverse_score.io.runs.results import RunFolder
 
     assert reconstruct("--pages", out="one").code == 0
     save, calls = RunFolder.save, []
@@ -185,7 +185,7 @@ def test_a_slice_that_failed_in_one_shard_is_known_to_the_one_that_ends(capsys, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_leaves_what_is_finished(reconstruct, tmp_path, monkeypatch, number, code):
-    from inverse_score.io.results import RunFolder
+    from inverse_score.io.runs.results import RunFolder
 
     save = RunFolder.save
 

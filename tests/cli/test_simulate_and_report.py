@@ -13,7 +13,7 @@ from command_line import command
 
 from inverse_score.io.pictures import png, to_bytes
 from inverse_score.io.reading import read_scan
-from inverse_score.io.volume import SliceResult, open_volume, score, write_volume
+from inverse_score.io.runs.volume import SliceResult, open_volume, score, write_volume
 from inverse_score.metrics import volume_scores
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inverse_score.errors import BadInput
-from inverse_score.io.fastmri import header_xml, open_fastmri, write_fastmri
+from inverse_score.io.formats.fastmri import header_xml, open_fastmri, write_fastmri
 from inverse_score.testing.scans import TINY, ellipse, fastmri_file, kspace, rss
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from inverse_score.errors import BadInput
 from inverse_score.io import guard
-from inverse_score.io.chunks import check_chunks
-from inverse_score.io.heaps import check_references
+from inverse_score.io.guard.chunks import check_chunks
+from inverse_score.io.guard.heaps import check_references
+from inverse_score.io.guard.worker import Worker
 from inverse_score.io.reading import read_scan
-from inverse_score.io.worker import Worker
 
 VALUES = np.arange(7, dtype="f4")
 ROWS = np.dtype([("a", "i4"), ("text", h5py.string_dtype()), ("b", "f8"),
@@ -101,7 +101,7 @@ def test_a_chunk_of_no_bytes_is_refused_before_its_checksum_is_looked_for(tmp_pa
 
 def test_a_chunk_that_inflates_beyond_its_size_is_refused(tmp_path, monkeypatch):
     """Chunks that cannot reach a gigabyte are left to HDF5, here those below a megabyte."""
-    monkeypatch.setattr("inverse_score.io.chunks._HARMLESS", 1 << 20)
+    monkeypatch.setattr("inverse_score.io.guard.chunks._HARMLESS", 1 << 20)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for name in ("bomb", "honest"):
             data = file.create_dataset(name, (1 << 20,), "u1", chunks=True, compression="gzip")
@@ -135,10 +135,10 @@ def test_a_worker_that_hangs_or_takes_too_much_is_replaced(worker, tmp_path, mon
     good = varying(tmp_path / "a.h5")
     assert worker.ask("walk_hdf5", "a.h5", path=str(good)) == 2
     os.mkfifo(tmp_path / "queue")
-    monkeypatch.setattr("inverse_score.io.worker.WALL", 1)
+    monkeypatch.setattr("inverse_score.io.guard.worker.WALL", 1)
     with pytest.raises(BadInput, match=r"q is damaged or hostile: reading it hung"):
         worker.ask("walk_hdf5", "q", path=str(tmp_path / "queue"))
-    monkeypatch.setattr("inverse_score.io.worker.WALL", 120)
+    monkeypatch.setattr("inverse_score.io.guard.worker.WALL", 120)
     assert worker.ask("walk_hdf5", "a.h5", path=str(good)) == 2
 
 

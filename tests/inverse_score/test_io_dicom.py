@@ -9,10 +9,10 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
 from inverse_score.errors import BadInput
-from inverse_score.io import dicom_pixels
-from inverse_score.io.dicom import list_series, read_dicom, read_series
-from inverse_score.io.dicom_frames import frames_of
-from inverse_score.io.dicom_pixels import stream_size
+from inverse_score.io.formats import dicom_pixels
+from inverse_score.io.formats.dicom import list_series, read_dicom, read_series
+from inverse_score.io.formats.dicom_frames import frames_of
+from inverse_score.io.formats.dicom_pixels import stream_size
 from inverse_score.io.reading import read_scan
 from inverse_score.testing.formats import (
     dicom_slice,

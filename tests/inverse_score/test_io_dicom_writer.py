@@ -11,9 +11,9 @@ import pydicom
 import pytest
 
 from inverse_score.errors import BadInput
-from inverse_score.io.dicom_writer import NOTICE, Derivation, write_dicom
-from inverse_score.io.nifti import write_nifti
-from inverse_score.io.parametric_map import write_parametric_map
+from inverse_score.io.formats.dicom_writer import NOTICE, Derivation, write_dicom
+from inverse_score.io.formats.nifti import write_nifti
+from inverse_score.io.formats.parametric_map import write_parametric_map
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
 from inverse_score.testing.formats import (
@@ -258,7 +258,7 @@ def test_reading_and_writing_say_nothing_on_either_stream(tmp_path):
         write_dicom_series(tmp_path / "s", VOLUME, PatientAge="DOE^JANE", StudyTime="MRN00042")
     code = (
         "import sys; from inverse_score.io.reading import read_scan;"
-        "from inverse_score.io.dicom_writer import Derivation, write_dicom;"
+        "from inverse_score.io.formats.dicom_writer import Derivation, write_dicom;"
         f"scan = read_scan({str(tmp_path / 's')!r});"
         "import numpy as np; volume = np.stack([scan[k] for k in range(len(scan))]);"
         f"write_dicom({str(tmp_path / 'o')!r}, volume, scan, Derivation('r', 'l', 't'));"

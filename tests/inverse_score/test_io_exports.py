@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from inverse_score.cli import app
 from inverse_score.errors import BadInput
-from inverse_score.io.exports import check_exports, export, export_all
+from inverse_score.io.formats.exports import check_exports, export, export_all
 from inverse_score.io.reading import read_scan
-from inverse_score.io.volume import SliceResult, open_volume, write_volume
+from inverse_score.io.runs.volume import SliceResult, open_volume, write_volume
 from inverse_score.testing.formats import (
     brightest_place,
     centred_ifft,

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from inverse_score.errors import BadInput
-from inverse_score.io.bart import DIMENSIONS, write_bart
+from inverse_score.io.formats.bart import DIMENSIONS, write_bart
+from inverse_score.io.formats.sinogram import write_sinogram
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, centre_crop, crop_affine
-from inverse_score.io.sinogram import write_sinogram
 from inverse_score.testing.formats import centred_ifft, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)

@@ -10,10 +10,10 @@ import pytest
 
 from inverse_score.errors import BadInput
 from inverse_score.io import guard
+from inverse_score.io.formats.npy import npy_array, npz_array
+from inverse_score.io.guard.sniff import sniff
 from inverse_score.io.names import inside, printable, safe_name
-from inverse_score.io.npy import npy_array, npz_array
 from inverse_score.io.reading import read_scan
-from inverse_score.io.sniff import sniff
 
 RNG = np.random.default_rng(0)
 KSPACE = (RNG.standard_normal((3, 2, 8, 6)) + 1j * RNG.standard_normal((3, 2, 8, 6))).astype("c8")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inverse_score.errors import BadInput
-from inverse_score.io.nifti import read_nifti, write_nifti
+from inverse_score.io.formats.nifti import read_nifti, write_nifti
 from inverse_score.io.reading import read_scan
 from inverse_score.testing.formats import brightest_place, marker_volume, read_volume
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from command_line import command
 
-from inverse_score.io.bart import write_bart
-from inverse_score.io.fastmri import write_fastmri
-from inverse_score.io.nifti import write_nifti
+from inverse_score.io.formats.bart import write_bart
+from inverse_score.io.formats.fastmri import write_fastmri
+from inverse_score.io.formats.nifti import write_nifti
 from inverse_score.io.reading import read_scan
 from inverse_score.testing.formats import (
     centred_fft,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from inverse_score.errors import BadInput, OutOfResources
-from inverse_score.io.commits import commit_bytes, committing, locked, sha256_json
-from inverse_score.io.results import RunFolder, Unit, unique_names
+from inverse_score.io.runs.commits import commit_bytes, committing, locked, sha256_json
+from inverse_score.io.runs.results import RunFolder, Unit, unique_names
 
 INPUTS = [
     {"name": "a", "sha256": "00", "slices": [0, 2]},
@@ -149,7 +149,7 @@ def test_a_second_owner_is_refused_and_told_who_holds_the_lock(tmp_path):
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     code = (
         "import sys, os, signal; from pathlib import Path\n"
-        "from inverse_score.io.commits import locked\n"
+        "from inverse_score.io.runs.commits import locked\n"
         "with locked(Path(sys.argv[1]), 'x'): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

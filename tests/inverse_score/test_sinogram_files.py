@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inverse_score.errors import BadInput
-from inverse_score.io.sinogram import MU_WATER, open_sinogram, write_sinogram
+from inverse_score.io.formats.sinogram import MU_WATER, open_sinogram, write_sinogram
 
 GEOMETRY = {"type": "parallel", "detector_spacing_mm": 1.5, "pixel_mm": 1.5,
             "image_shape": [16, 16]}  # fmt: skip

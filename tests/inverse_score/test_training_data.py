@@ -7,7 +7,7 @@ from skimage.io import imsave
 
 from inverse_score.data import ImageFolder, from_config, split
 from inverse_score.errors import BadInput
-from inverse_score.io.fastmri import write_fastmri
+from inverse_score.io.formats.fastmri import write_fastmri
 from inverse_score.sources import Image, list_images
 from inverse_score.testing.formats import centred_fft, dicom_slice, write_dicom_series
 from inverse_score.training import train

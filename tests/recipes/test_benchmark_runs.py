@@ -139,7 +139,7 @@ def test_brats_slices_lie_between_40_above_the_first_and_25_below_the_last():
 
 
 def test_single_coil_volumes_become_magnitudes_with_maximum_one(tmp_path):
-    from inverse_score.io.fastmri import write_fastmri
+    from inverse_score.io.formats.fastmri import write_fastmri
     from operators import fft2c
 
     image = torch.rand(2, 1, 24, 20) + 0.1

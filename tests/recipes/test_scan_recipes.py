@@ -8,7 +8,7 @@ import torch
 
 from inverse_score import VPSDE, GaussianPrior
 from inverse_score.errors import BadInput, BadPrior
-from inverse_score.io.fastmri import open_fastmri
+from inverse_score.io.formats.fastmri import open_fastmri
 from inverse_score.testing.scans import coil_maps, ellipse, fastmri_file, kspace
 from operators import CartesianMRI, Radon, as_channels, as_complex, column_mask, fft2c, ifft2c
 from operators.coils import low_resolution, unit_norm
@@ -284,7 +284,7 @@ def test_bad_ct_arguments_are_named(options, message):
 
 
 def test_every_acc_th_view_is_kept(tmp_path):
-    from inverse_score.io.sinogram import open_sinogram, write_sinogram
+    from inverse_score.io.formats.sinogram import open_sinogram, write_sinogram
 
     angles = np.linspace(0, np.pi, 12, endpoint=False)
     geometry = {"pixel_mm": 2.0, "detector_spacing_mm": 2.0, "image_shape": [8, 8]}

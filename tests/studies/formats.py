@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from inverse_score.io.bart import write_bart
-from inverse_score.io.dicom_writer import Derivation, write_dicom
-from inverse_score.io.nifti import write_nifti
-from inverse_score.io.parametric_map import write_parametric_map
+from inverse_score.io.formats.bart import write_bart
+from inverse_score.io.formats.dicom_writer import Derivation, write_dicom
+from inverse_score.io.formats.nifti import write_nifti
+from inverse_score.io.formats.parametric_map import write_parametric_map
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan
 from inverse_score.testing.formats import (

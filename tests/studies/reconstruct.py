@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from inverse_score.io.commits import commit_bytes, sha256_file
+from inverse_score.io.runs.commits import commit_bytes, sha256_file
 
 RESULTS = Path(__file__).parent / "results" / "reconstruct.md"
 HEAD = Path(__file__).parents[2] / "examples" / "data" / "head-t1.npz"

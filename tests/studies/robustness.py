@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inverse_score import load_prior
-from inverse_score.io.commits import commit_bytes
+from inverse_score.io.runs.commits import commit_bytes
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 from recipes.benchmarks.definition import load_definition
 from recipes.benchmarks.minis import mri_scene

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from inverse_score.io.commits import commit_bytes
+from inverse_score.io.runs.commits import commit_bytes
 from inverse_score.uncertainty import coverage
 from recipes.benchmarks.definition import FOLDER
 from recipes.verification import conformal_by_person

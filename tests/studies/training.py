@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from inverse_score import VPSDE, GaussianMixturePrior, KarrasSDE, Prior
-from inverse_score.io.atomic import write_text
+from inverse_score.io.runs.atomic import write_text
 from inverse_score.likelihood import bits_per_dim, log_likelihood
 from inverse_score.losses import DenoisingLoss, Levels, SlicedLoss
 from inverse_score.training.state import EMA
