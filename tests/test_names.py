@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Each is to be renamed, not joined by another.
-KNOWN = {"Plan", "Progress", "Transmission", "Volume", "Worker"}
+KNOWN = {"Plan", "Progress", "Transmission", "Worker"}
 
 
 def homes(kind: type) -> dict[str, list[str]]:
