@@ -31,9 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.linalg import per_item
+
 from ..prior import Prior
 from ..randomness import Noise
-from ..sde import per_item
 from .local import LocalScale, between
 
 KEY = "error_spectrum"

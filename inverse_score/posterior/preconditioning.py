@@ -22,10 +22,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from operators.linalg import per_item
+
 from ..randomness import Noise
-from ..sde import per_item
 from .covariance import ErrorSpectrum
-from .measurement import Measurement
+from .measurement import LinearMeasurement
 
 Map = Callable[[Tensor], Tensor]
 # The smallest S^2 over its mean, and how far rows of N may exceed its diagonal before N's resolvent
@@ -40,7 +41,7 @@ class Preconditioner:
     about: the norm of N's rows over its diagonal where P knows no more of N than these.
     """
 
-    def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
+    def __init__(self, data: LinearMeasurement, spectrum: ErrorSpectrum):
         self.spectrum = spectrum
         self.diagonal, self.rows = normal_in_basis(data, spectrum)
         self.mean, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
@@ -119,7 +120,7 @@ def _blocks(M: Tensor, z: Tensor) -> Tensor:
 
 
 def normal_in_basis(
-    data: Measurement, spectrum: ErrorSpectrum, probes: int = 4
+    data: LinearMeasurement, spectrum: ErrorSpectrum, probes: int = 4
 ) -> tuple[Tensor, Tensor]:
     """The diagonal of M = F A^T W A F^T, and its rows' Euclidean norms, both (B, C, H, W).
 
@@ -129,7 +130,7 @@ def normal_in_basis(
     which costs CG far more than the opposite. Where A mixes channels both are (B, C, C, H, W), all
     products of two channels at a coefficient, from probes of one channel at a time.
     """
-    like = data._event(1)
+    like = data.like(1)
     noise = Noise(0, [0])
     channels = like.shape[1]
 

@@ -5,7 +5,7 @@ import torch
 from gaussian_problem import NOISE, SIZE, excess, gaussian_prior, half_mask, measurement
 
 from inverse_score import GaussianPrior, solve
-from inverse_score.posterior.score_mri import ChannelWise
+from inverse_score.posterior.methods.score_mri import ChannelWise
 from inverse_score.sde import VPSDE
 from operators import CartesianMRI, check_adjoint
 from operators.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
