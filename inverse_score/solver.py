@@ -17,7 +17,8 @@ from operators.linalg import inner
 from operators.linear import LinearOperator
 
 from .errors import Diverged, NotFinite
-from .posterior.measurement import Measurement
+from .posterior.examination import Examination
+from .posterior.measurement import LinearMeasurement, Measurement
 from .posterior.resolve import Job, resolve
 from .posterior.units import measure
 from .prior import Prior
@@ -59,6 +60,8 @@ def solve(
     not depend on batch_size (rows a chunk; default: by memory). keep_samples=False streams mean
     and std. callback(step, t, x, x0_hat) sees each chunk in u. Bad arguments raise ValueError
     before the network runs; samples that grow beyond all that prior and data allow raise Diverged.
+    Data that no image of the prior explains are taken as noisier, with a warning and the reason in
+    `examination`.
     """
     prior = as_prior(prior)
     data = measure(prior, y, operator, noise_std)
@@ -77,21 +80,18 @@ def solve(
     )
     if job.method.deterministic and num_samples > 1:
         raise ValueError(f"{job.name!r} has one answer, not samples: num_samples must be 1")
-    items = list(range(len(data))) if items is None else list(items)
+    names = list(range(len(data))) if items is None else list(items)
     began = time.perf_counter()
-    seen = job.method.seen(prior, data)
-    examination = job.examine(prior, seen, seed, items)
-    if examination is not None and examination.words:
-        warnings.warn(examination.words, stacklevel=2)
-        seen = examination.applied(seen)
+    seen, examination = _examined(prior, data, job, seed, names)
     rows = [(i, s) for i in range(len(data)) for s in range(num_samples)]
     collector = Collector(data, prior, num_samples, keep_samples)
-    watch = _Ticker(progress, len(rows), callback)
+    ticker = _Ticker(progress, len(rows), callback)
     for chunk in _chunks(rows, data, batch_size):
         index = [i for i, _ in chunk]
-        noise = Noise(seed, [items[i] for i in index], [s for _, s in chunk])
-        u, cost = _run_chunk(prior, data.rows(index), seen.rows(index), job, noise, watch)
-        collector.add(chunk, u, data.rows(index).misfit(u), cost)
+        noise = Noise(seed, [names[i] for i in index], [s for _, s in chunk])
+        part = data.rows(index)
+        u, cost = _run_chunk(prior, part, seen.rows(index), job, noise, ticker)
+        collector.add(chunk, u, part.misfit(u), cost)
     return collector.finish(
         seconds=time.perf_counter() - began,
         method=str(job),
@@ -101,21 +101,36 @@ def solve(
     )
 
 
+def _examined(
+    prior: Prior, data: Measurement, job: Job, seed: int, items: list[int]
+) -> tuple[Measurement, Examination | None]:
+    """The data as the method sees them, and what the examination that it asks for has found."""
+    seen = job.method.seen(prior, data)
+    found = job.examine(prior, seen, seed, items)
+    if found is None or not found.words:
+        return seen, found
+    warnings.warn(found.words, stacklevel=3)
+    return found.applied(seen), found
+
+
 def _run_chunk(
-    prior: Prior, data: Measurement, seen: Measurement, job: Job, noise: Noise, watch: _Ticker
+    prior: Prior, data: Measurement, seen: Measurement, job: Job, noise: Noise, ticker: _Ticker
 ) -> tuple[Tensor, Counter]:
     """Samples u of the rows of `data`, which the method sees as `seen`, and what they cost."""
     calls, counter = counted(prior)
-    guard = _Guard(prior, watch, len(data), _bound(prior, data))
-    walk = job.walk(prior, _rounded(data.level[0]), float(data.typical[0]), guard)
+    guard = _Guard(prior, ticker, len(data), _bound(prior, data))
+    levels = (0.0, 0.0)
+    if job.needs_grid:
+        levels = _rounded(data.level[0]), float(data.typical[0])
+    walk = job.walk(prior, *levels, guard)
     try:
         with torch.no_grad():
             u = job.method.draw(calls, seen, noise, walk, job.options)
-            if job.method.projects and data.exact:
-                u = data.project(u)
     except NotFinite as error:
         raise Diverged(str(error), guard.step, guard.time, guard.state) from error
-    watch.done(len(data))
+    if isinstance(data, LinearMeasurement) and data.exact and job.method.projects:
+        u = data.project(u)
+    ticker.done(len(data))
     return u, counter
 
 
@@ -161,8 +176,8 @@ def _bound(prior: Prior, data: Measurement) -> float:
 class _Guard:
     """Stops at the first x0_hat that is not within `bound` and remembers the last that was."""
 
-    def __init__(self, prior: Prior, watch: _Ticker, rows: int, bound: float):
-        self.prior, self.watch, self.rows, self.bound = prior, watch, rows, bound
+    def __init__(self, prior: Prior, ticker: _Ticker, rows: int, bound: float):
+        self.prior, self.ticker, self.rows, self.bound = prior, ticker, rows, bound
         self.step, self.time, self.state = -1, math.nan, None
 
     def __call__(self, step: int, t: float, x: Tensor, x0_hat: Tensor | None) -> None:
@@ -180,7 +195,7 @@ class _Guard:
                 self.state,
             )
         self.step, self.time, self.state = step, t, self.prior.to_data(seen)
-        self.watch.step(step, t, x, x0_hat)
+        self.ticker.step(step, t, x, x0_hat)
 
 
 class _Ticker:

@@ -109,15 +109,15 @@ class SpectrumMatching(ConditionalPrior):
         max_iter: int = 100,
     ):
         super().__init__(prior, data)
-        self.spectrum = spectrum_of(prior) if spectrum is None else spectrum
-        if self.spectrum is None:
+        spectrum = spectrum_of(prior) if spectrum is None else spectrum
+        if spectrum is None:
             raise ValueError(
                 "the prior's card has no error_spectrum: measure one on held-out images with "
                 'inverse_score.posterior.error_spectrum, or use covariance="isotropic" or '
                 '"jacobian"'
             )
-        self.tol, self.max_iter = tol, max_iter
-        self.precondition = Preconditioner(data, self.spectrum)
+        self.spectrum, self.tol, self.max_iter = spectrum, tol, max_iter
+        self.precondition = Preconditioner(data, spectrum)
         self.variance = self.spectrum.mean_square(math.inf, data.like(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:

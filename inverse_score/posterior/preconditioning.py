@@ -18,6 +18,7 @@ rho = d / (2 + q). One rho serves all coefficients: q is their mean with the wei
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,8 @@ class Preconditioner:
         self.hidden = torch.ones_like(self.mean)
         if self.diagonal.ndim == 4:
             self.hidden = (rows / self.mean.clamp_min(1e-30)).clamp_min(1.0)
-        self.scattered, self.resolvent = self.hidden > _SCATTERED, None
+        self.scattered = self.hidden > _SCATTERED
+        self.resolvent: Any = None
         if bool(self.scattered.any()):
             self.resolvent = data.resolvent()
         if self.resolvent is not None:

@@ -71,10 +71,15 @@ class Job:
         chosen = {"method": self.name, "sampler": self.course.sampler, "steps": self.steps}
         return {**chosen, **self.said}
 
+    @property
+    def needs_grid(self) -> bool:
+        """Whether the data's noise is still to decide the times."""
+        return self.times is None and not self.method.deterministic
+
     def walk(self, prior: Prior, level: float, typical: float, callback: Any = None) -> Walk:
         """The course on a grid of times for data of these noise levels in u (see `grid_for`)."""
         times: Sequence[float] = self.times or ()
-        if not times and not self.method.deterministic:
+        if self.needs_grid:
             times = grid_for(prior, level, typical, self.steps, self.course.kind)
         return Walk(self.course.sampler, times, self.course.sampler_options, callback)
 

@@ -50,11 +50,12 @@ def filtered_back_projection(
     prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
 ) -> Tensor:
     """The operator's own fbp(y)."""
-    if not hasattr(data.operator, "fbp"):
+    fbp = getattr(data.operator, "fbp", None)
+    if fbp is None:
         raise ValueError(
             f'{type(data.operator).__name__} has no fbp; "pinv" and "tikhonov" take any operator'
         )
-    return data.operator.fbp(data.y)
+    return fbp(data.y)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def tikhonov(
 
 @dataclass(frozen=True)
 class TotalVariation(Strength):
+    """As of `total_variation`."""
+
     iterations: int = 100
 
     def __post_init__(self) -> None:
@@ -103,6 +106,8 @@ def total_variation(
 
 @dataclass(frozen=True)
 class Wavelet(Strength):
+    """As of `wavelet`."""
+
     iterations: int = 60
 
     def __post_init__(self) -> None:

@@ -19,6 +19,8 @@ from ..perturbation import conditional_draw
 
 @dataclass(frozen=True)
 class Options:
+    """As of `daps`."""
+
     ode_calls: int = 1
     scale: float | None = None
     langevin: int | None = None

@@ -21,6 +21,8 @@ from ..moments import IsotropicError
 
 @dataclass(frozen=True)
 class Options:
+    """As of `ddrm`."""
+
     eta: float = 0.85
     eta_b: float | None = None
 

@@ -66,12 +66,12 @@ class KrylovStep(Consistent):
 
     def correct(self, data: LinearMeasurement, x0_hat: Tensor, r: Any) -> Tensor:
         b = data.gradient(x0_hat)
-        if self.error is not None:
-            g = torch.as_tensor(self.error(r))
-        elif data.exact:
-            g = torch.tensor(math.inf)
-        else:
+        if self.gamma is not None and not data.exact:
             g = self.gamma / data.gain
+        elif self.error is not None:
+            g = torch.as_tensor(self.error(r))
+        else:
+            g = torch.tensor(math.inf)
         rho = per_item(1 / g.to(b), b)
 
         def matrix(v: Tensor) -> Tensor:

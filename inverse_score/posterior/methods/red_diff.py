@@ -19,6 +19,8 @@ BETAS, EPS = (0.9, 0.99), 1e-8
 
 @dataclass(frozen=True)
 class Options:
+    """As of `red_diff`."""
+
     lr: float | None = None
     weight: float | None = None
 
@@ -97,7 +99,7 @@ METHOD = Method(
     red_diff,
     Course(None, steps=100),
     presets={"paper": {"lr": 0.1, "weight": 0.25, "steps": 1000, "kind": "uniform"}},
-    # The paper's starts from A^+ y; for an A that is not linear that takes a call too.
+    # The paper's starts from A^+ y (and, where A is not linear, from the prior's mean too).
     calls=lambda options, steps: steps + (options.weight is None),
     nonlinear=True,
 )

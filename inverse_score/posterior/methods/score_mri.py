@@ -59,6 +59,8 @@ class ChannelWise(Prior):
 
 @dataclass(frozen=True)
 class Options:
+    """As of `score_mri`."""
+
     lam: float | None = None
     sense_every: int | None = None
 
@@ -91,8 +93,9 @@ def score_mri(
     def hook(x: Tensor, t: float) -> Tensor:
         known = prior.sde.alpha(t) * data.y
         x = consistent(x, known, prior.sde.ratio(t))
-        mu = None if sense is None else turns(t)
-        return x if mu is None else x + mu * sense(x, known)
+        if sense is None or (mu := turns(t)) is None:
+            return x
+        return x + mu * sense(x, known)
 
     x0_hat = walk.sample(prior, data, noise, hook)
     # The last step denoises, so that only a step after it leaves the data as they are.

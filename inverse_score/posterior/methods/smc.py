@@ -21,6 +21,8 @@ from ..perturbation import gaussian_draw
 
 @dataclass(frozen=True)
 class Options:
+    """As of `smc`."""
+
     num_particles: int = 16
     variance: float | None = None
     threshold: float = 0.5

@@ -21,6 +21,8 @@ from ..perturbation import conditional_draw
 
 @dataclass(frozen=True)
 class Options:
+    """As of `split_gibbs`."""
+
     rho_start: float | None = None
     rho_end: float | None = None
     decay: float | None = None
