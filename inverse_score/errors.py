@@ -1,4 +1,11 @@
-"""Errors that the command line turns into exit codes; all are ValueErrors for Python callers."""
+"""Errors that callers tell apart: those with an `exit_code` end the command line by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class BadInput(ValueError):
@@ -23,3 +30,15 @@ class OutOfResources(RuntimeError):
     """Out of memory or disk (exit code 6)."""
 
     exit_code = 6
+
+
+class NotFinite(ValueError):
+    """A state of a sampler that holds infinite numbers or none at all."""
+
+
+class Diverged(ValueError):
+    """Sampling left all bounds: step, time and the last bounded x0_hat (in data units)."""
+
+    def __init__(self, message: str, step: int, time: float, state: Tensor | None):
+        super().__init__(message)
+        self.step, self.time, self.state = step, time, state

@@ -15,7 +15,7 @@ from torch import Tensor
 from operators.linear import LinearOperator, Resolvent
 
 from .posterior.covariance import KEY
-from .posterior.measurement import measure
+from .posterior.units import measure
 from .prior import Prior
 from .randomness import MEASUREMENT, OTHER, Noise
 from .solver import solve

@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from operators.linalg import per_item
+
 Time = Any  # float -> float, Tensor -> Tensor of the same shape, dtype and device
 
 
@@ -105,13 +107,6 @@ class SDE(ABC):
         # Float32 times may exceed T by rounding.
         if not (low > 0.0 and high <= self.T * (1 + 1e-6)):
             raise ValueError(f"t must lie in (0, {self.T}]; got values from {low} to {high}")
-
-
-def per_item(value: Time, x: Tensor) -> Any:
-    """A (B,) tensor as (B, 1, ..., 1) to scale x (B, *event); floats pass through."""
-    if isinstance(value, Tensor) and value.ndim == 1:
-        return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
-    return value
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ def inner(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).flatten(1).sum(1)
 
 
+@overload
+def per_item(value: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def per_item(value: float, like: Tensor) -> float: ...
 def per_item(value: float | Tensor, like: Tensor) -> float | Tensor:
     """A scalar as it is; a tensor (B,) as (B, 1, ..., 1), in the real dtype and device of like."""
     if not isinstance(value, Tensor):

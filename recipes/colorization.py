@@ -30,8 +30,7 @@ def colorization(
     weights: "mean" of the channels (Song et al. 2021) or "rec601" luma, as cameras and PNG
     converters make grey. paper=True replaces the grey coordinate of an orthonormal colour basis at
     every step (Song et al. 2021, app. I.3). Exact grey is recoloured by "ddnm" unless `method` says
-    otherwise: what moment matching with an error spectrum leaves unsolved in the grey comes out as
-    colour, several times the truth's.
+    otherwise (`posterior.auto`).
     """
     prior = image_prior(prior, 3)
     if weights not in WEIGHTS:
@@ -42,6 +41,4 @@ def colorization(
             raise BadInput(f"colorization takes grey images (B, 1, H, W); got {tuple(y.shape)}")
         return Grayscale((3, *y.shape[2:]), weights=WEIGHTS[weights])
 
-    if noise_std == 0 and not paper:
-        options = {"method": "ddnm", **options}
     return ImageRecipe(prior, operator_of, noise_std, method_options(paper, PAPER, options))

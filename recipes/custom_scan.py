@@ -15,7 +15,7 @@ from inverse_score.io import guard
 from inverse_score.io.formats.npy import npy_array, npz_array, npz_names
 from inverse_score.io.guard.sniff import sniff
 from inverse_score.io.scan import OWN, Scan
-from inverse_score.posterior.measurement import noise_level
+from inverse_score.posterior.units import noise_level
 from inverse_score.prior import Prior
 from operators.linear import LinearOperator, as_complex
 

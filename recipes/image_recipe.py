@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
+from inverse_score.posterior import LinearMeasurement
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction, solve
 from operators.linear import LinearOperator
@@ -72,21 +73,13 @@ class ImageRecipe:
 
 
 def _made_exact(rec: Reconstruction, operator: LinearOperator, y: Tensor) -> Reconstruction:
+    """Every sample on A x = y in data units, where what held in u is rounded."""
     if rec.samples is None:
         return rec
-    samples = torch.stack([x + operator.pinv(y - operator(x)) for x in rec.samples])
-    misfit = torch.stack([_relative(y, operator(x)) for x in samples])
-    return replace(
-        rec,
-        samples=samples,
-        misfit=misfit,
-        misfit_mean=_relative(y, operator(samples.mean(0))),
-    )
-
-
-def _relative(y: Tensor, seen: Tensor) -> Tensor:
-    """|y - A x| / |y| of each item."""
-    return (y - seen).flatten(1).norm(dim=1) / y.flatten(1).norm(dim=1).clamp(min=1e-30)
+    data = LinearMeasurement(operator, y, 0.0)
+    samples = torch.stack([data.project(x) for x in rec.samples])
+    misfit = torch.stack([data.misfit(x) for x in samples])
+    return replace(rec, samples=samples, misfit=misfit, misfit_mean=data.misfit(samples.mean(0)))
 
 
 def image_prior(prior: Prior | str | Path, channels: int | None = None) -> Prior:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from inverse_score.posterior.covariance import pixel_variance
-from inverse_score.posterior.measurement import Measurement, measure
+from inverse_score.posterior.measurement import Measurement
 from inverse_score.posterior.methods import METHODS
+from inverse_score.posterior.units import measure
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction, solve
 from operators.linear import LinearOperator

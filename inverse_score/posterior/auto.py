@@ -7,9 +7,12 @@ import json
 from importlib import resources
 from typing import Any
 
+from operators.algebra import Scaled
+from operators.color import Grayscale
+from operators.nonlinear import NonlinearOperator
+
 from ..prior import Prior
 from .covariance import spectrum_of
-from .measurement import Measurement
 
 BUDGETS = ("fast", "accurate")
 _TABLE = "auto_methods.json"
@@ -25,29 +28,36 @@ def table() -> dict[str, dict[str, dict[str, Any]]]:
     return json.loads(resources.files("inverse_score").joinpath("assets", _TABLE).read_text())
 
 
-def choose(prior: Prior, data: Measurement, budget: str) -> tuple[str, dict[str, Any], str]:
+def choose(
+    prior: Prior, operator: Any, budget: str, *, exact: bool = False
+) -> tuple[str, dict[str, Any], str]:
     """(method, its options, why): what "auto" runs. budget "fast" never differentiates."""
     if budget not in BUDGETS:
         raise ValueError(f'budget must be "fast" or "accurate"; got {budget!r}')
-    rows = table()[budget]
-    operator = data.operator
+    if isinstance(operator, NonlinearOperator):
+        # Decoupled annealing takes any differentiable operator, and no vjp of the network.
+        return "daps", {}, "auto, not linear"
     # The table goes by class names; what a recipe scales is still the same operator.
-    while type(operator).__name__ == "Scaled":
+    while isinstance(operator, Scaled):
         operator = operator.operator
+    if exact and isinstance(operator, Grayscale):
+        # What moment matching with an error spectrum leaves unsolved in the grey comes out as
+        # colour, several times the truth's.
+        return "ddnm", {}, f"auto, {budget}, exact grey"
+    rows = table()[budget]
     entry = dict(rows.get(type(operator).__name__, rows["default"]))
     entry.pop("measured", None)
     method, why = entry.pop("method"), f"auto, {budget}"
-    if data.exact:
+    if exact:
         why += ", exact data"
     if entry.get("covariance") == "spectrum":
-        why += _without_spectrum(prior, data, entry)
+        why += _without_spectrum(prior, operator.in_shape, entry)
     return method, entry, why
 
 
-def _without_spectrum(prior: Prior, data: Measurement, entry: dict[str, Any]) -> str:
+def _without_spectrum(prior: Prior, shape: tuple[int, ...], entry: dict[str, Any]) -> str:
     """Falls back to the isotropic covariance where there is no spectrum, and says so."""
     spectrum = spectrum_of(prior)
-    shape = data.operator.in_shape
     if spectrum is not None and len(shape) == 3 and shape[0] == len(spectrum.directions):
         return ""
     entry["covariance"] = "isotropic"

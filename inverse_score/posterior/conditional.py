@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from ..prior import Prior, Wrapped
 from ..randomness import Noise
 from ..sde import Time
 from .covariance import ratio_of
-from .measurement import Measurement
+from .measurement import LinearMeasurement, Measurement
 
 LogProb = Callable[[Tensor, Time], Tensor]
 
@@ -25,7 +24,8 @@ class ConditionalPrior(Wrapped):
 
     def __init__(self, prior: Prior, data: Measurement | None = None):
         super().__init__(prior)
-        self.data = data
+        # A method that takes no other data sees a linear measurement here.
+        self.data: LinearMeasurement = data  # type: ignore[assignment]
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no denoiser")
@@ -38,7 +38,7 @@ class ConditionalPrior(Wrapped):
         """A draw of x_0 about E[x_0 | x_t, y], which is where sampling ends at t; here none."""
         return torch.zeros_like(x)
 
-    def measurement_for(self, x: Tensor) -> Measurement:
+    def measurement_for(self, x: Tensor) -> LinearMeasurement:
         """The data of x's rows; ValueError unless there is one measurement a row."""
         if self.data is None or len(self.data) != x.shape[0]:
             count = 0 if self.data is None else len(self.data)
@@ -110,11 +110,3 @@ def denoise_with_vjp(prior: Prior, x: Tensor, t: Time) -> tuple[Tensor, Callable
         return product
 
     return x0_hat.detach(), vjp
-
-
-def options_error(method: str, unknown: Any, known: Any) -> ValueError:
-    """The error for options that a method does not have."""
-    offer = ", ".join(sorted(known)) or "none"
-    return ValueError(
-        f"{method!r} has no option {', '.join(sorted(unknown))}; its options: {offer}"
-    )

@@ -31,9 +31,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from operators.linalg import per_item
+
 from ..prior import Prior
 from ..randomness import Noise
-from ..sde import per_item
 from .local import LocalScale, between
 
 KEY = "error_spectrum"
@@ -89,7 +90,7 @@ class ErrorSpectrum:
         below = (ratio.log() - self.log_sigma[0]).clamp(max=0.0)[:, None, None]
         log_c = between(self.log_sigma, self.log_values, ratio) + 2 * below
         log_c = log_c.to(like.dtype).to(like.device)
-        return self._on_grid(log_c, tuple(like.shape[-2:])).exp()
+        return self._on_grid(log_c, (like.shape[-2], like.shape[-1])).exp()
 
     def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
         if self.card["bins"] == "full":

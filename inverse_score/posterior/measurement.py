@@ -1,35 +1,36 @@
-"""The measurement y = A u + n in the prior's own units, whitened once for every method."""
+"""The measurement y = A(u) + n in the prior's own units, whitened once for every method."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from operators.linalg import inner, per_item, power_norm
 from operators.linear import LinearOperator, Resolvent
-from operators.nonlinear import NonlinearOperator
+from operators.nonlinear import NonlinearOperator, newton_data
 
-from ..prior import Prior
 from ..randomness import Noise
+
+_CACHED = ("gain", "typical", "_resolvent", "_about")
 
 
 class Measurement:
-    """y = A u + n, n ~ N(0, noise_std^2) per real and imaginary part, independent.
+    """y = A(u) + n, n ~ N(0, noise_std^2) per real and imaginary part, independent.
 
     y (B, *out_shape), real or complex; noise_std: scalar, (B,) or broadcastable to y, all
     positive or all zero (exact data). What the methods see is unit noise: with W = noise_std^-2,
-    the log-likelihood is -|y - A u|_W^2 / 2. For exact data W = 1, and `exact` is True.
+    the log-likelihood is -|y - A(u)|_W^2 / 2. For exact data W = 1, and `exact` is True.
+    Subclasses give `at`, `pullback`, `gain` and `typical`.
     """
 
-    linear = True
+    linear: ClassVar[bool] = False
 
-    def __init__(self, operator: LinearOperator, y: Tensor, noise_std: float | Tensor):
+    def __init__(self, operator: Any, y: Tensor, noise_std: float | Tensor):
         self.operator, self.y = operator, y
         self.noise_std = _spread(noise_std, y)
         self.exact = bool((self.noise_std == 0).all())
@@ -37,33 +38,109 @@ class Measurement:
             raise ValueError("noise_std must be positive everywhere or zero everywhere; got both")
         self.weights = torch.ones_like(self.noise_std) if self.exact else self.noise_std**-2
 
+    def __len__(self) -> int:
+        return self.y.shape[0]
+
+    def like(self, batch: int | None = None) -> Tensor:
+        """An empty tensor of `batch` (default: B) events u."""
+        shape = (len(self) if batch is None else batch, *self.operator.in_shape)
+        return torch.empty(shape, dtype=self.y.real.dtype, device=self.y.device)
+
+    def residual(self, u: Tensor) -> Tensor:
+        """y - A(u)."""
+        return self.y - self.operator(u)
+
+    def at(self, u: Tensor) -> LinearMeasurement:
+        """The linear measurement that agrees with this one about u (B, *in_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} has no linearization")
+
+    def pullback(self, u: Tensor, r: Tensor) -> Tensor:
+        """J^T r, unweighted, J the derivative of A at u."""
+        raise NotImplementedError(f"{type(self).__name__} has no derivative")
+
+    def gradient(self, u: Tensor) -> Tensor:
+        """J^T W (y - A(u)), the gradient of the log-likelihood."""
+        return self.pullback(u, self.weights * self.residual(u))
+
+    def log_likelihood(self, u: Tensor) -> Tensor:
+        """(B,): -|y - A(u)|_W^2 / 2."""
+        white = self.weights.sqrt() * self.residual(u)
+        return -0.5 * inner(white, white)
+
+    def misfit(self, u: Tensor) -> Tensor:
+        """(B,): |y - A(u)|_W^2 / num_measured; |y - A(u)| / |y| for exact data."""
+        r = self.residual(u)
+        if self.exact:
+            size = inner(self.y, self.y)
+            return (inner(r, r) / size.clamp_min(torch.finfo(size.dtype).tiny)).sqrt()
+        w = self.weights.sqrt() * r
+        count = torch.as_tensor(self.operator.num_measured, device=r.device)
+        return inner(w, w) / count
+
     @property
     def shared(self) -> bool:
         """Whether each item has one noise level, so that W is a number an item."""
         return self.noise_std.numel() == self.noise_std.shape[0]
 
-    def __len__(self) -> int:
-        return self.y.shape[0]
+    @cached_property
+    def gain(self) -> Tensor:
+        """The largest eigenvalue of J^T W J, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no gain")
 
-    def residual(self, u: Tensor) -> Tensor:
-        """y - A u."""
-        return self.y - self.operator(u)
+    @cached_property
+    def typical(self) -> Tensor:
+        """(B,) noise-to-signal of the data in a typical measured direction."""
+        raise NotImplementedError(f"{type(self).__name__} has no typical direction")
 
-    def gradient(self, u: Tensor) -> Tensor:
-        """A^T W (y - A u), the gradient of the log-likelihood."""
-        return self.backproject(self.residual(u))
+    @property
+    def level(self) -> Tensor:
+        """(B,) noise-to-signal of the data in the best measured direction: 1 / sqrt(gain)."""
+        return torch.zeros_like(self.gain) if self.exact else self.gain.rsqrt()
 
-    def log_likelihood(self, u: Tensor) -> Tensor:
-        """(B,): -|y - A u|_W^2 / 2."""
-        white = self.weights.sqrt() * self.residual(u)
-        return -0.5 * inner(white, white)
+    def rows(self, index: Sequence[int]) -> Self:
+        """The measurement of some of the items, repeats allowed."""
+        index = list(index)
+        operator = self.operator if self.operator.batch is None else self.operator[index]
+        part = self._with(
+            operator=operator,
+            y=self.y[index],
+            noise_std=self.noise_std[index],
+            weights=self.weights[index],
+        )
+        for name in ("gain", "typical"):
+            if name in vars(self):
+                vars(part)[name] = vars(self)[name][index]
+        return part
 
-    def at(self, u: Tensor) -> Measurement:
-        """The linear measurement that agrees with this one about u (B, *in_shape): itself."""
+    def louder(self, factor: Tensor) -> Self:
+        """The measurement with noise_std times factor (B,)."""
+        return self._of_noise(per_item(factor, self.y) * self.noise_std)
+
+    def _of_noise(self, noise_std: Any) -> Self:
+        """The same data with another noise, positive."""
+        std = _spread(noise_std, self.y)
+        return self._with(noise_std=std, weights=std**-2, exact=False)
+
+    def _with(self, **changes: Any) -> Self:
+        part = copy.copy(self)
+        for name in _CACHED:
+            vars(part).pop(name, None)
+        vars(part).update(changes)
+        return part
+
+
+class LinearMeasurement(Measurement):
+    """y = A u + n for a linear A: adjoint, normal matrix, solves and pseudo-inverse beside."""
+
+    linear = True
+    operator: LinearOperator
+
+    def at(self, u: Tensor) -> LinearMeasurement:
+        """Itself: A is its own derivative."""
         return self
 
     def pullback(self, u: Tensor, r: Tensor) -> Tensor:
-        """A^T r, unweighted; for other A the derivative's transpose at u."""
+        """A^T r, unweighted."""
         return self.operator.T(r)
 
     def backproject(self, r: Tensor) -> Tensor:
@@ -117,17 +194,16 @@ class Measurement:
         """A^+ r, unweighted."""
         return self.operator.pinv(r)
 
+    def project(self, u: Tensor) -> Tensor:
+        """u + A^+ (y - A u): u moved onto A u = y."""
+        return u + self.pinv(self.residual(u))
+
     @cached_property
     def gain(self) -> Tensor:
         """The largest eigenvalue of A^T W A, (B,)."""
-        start = Noise(0, [0])(self._event(1), 0).expand(len(self), *self.operator.in_shape)
+        start = Noise(0, [0])(self.like(1), 0).expand(len(self), *self.operator.in_shape)
         # Power iteration stops from below.
         return 1.05 * power_norm(self.normal, start.clone(), tol=5e-3, max_iter=30) ** 2
-
-    @cached_property
-    def level(self) -> Tensor:
-        """(B,) noise-to-signal of the data in the best measured direction: 1 / sqrt(gain)."""
-        return torch.zeros_like(self.gain) if self.exact else self.gain.rsqrt()
 
     @cached_property
     def typical(self) -> Tensor:
@@ -137,105 +213,59 @@ class Measurement:
         """
         if self.exact:
             return torch.zeros_like(self.gain)
-        probes = [Noise(0, [0]).rademacher(self._event(1), k) for k in range(2)]
+        probes = [Noise(0, [0]).rademacher(self.like(1), k) for k in range(2)]
         signs = [z.expand(len(self), *self.operator.in_shape).contiguous() for z in probes]
         trace = torch.stack([inner(z, self.normal(z)) for z in signs]).mean(0)
         count = torch.as_tensor(self.operator.num_measured, device=trace.device)
         return (count / trace.clamp_min(1e-30)).sqrt()
 
-    def masked(self, keep: Tensor) -> Measurement:
+    def masked(self, keep: Tensor) -> LinearMeasurement:
         """The measurement with W multiplied by keep (0 or 1, broadcasting to y)."""
-        part = copy.copy(self)
-        for name in ("gain", "level", "typical", "_resolvent"):
-            vars(part).pop(name, None)
-        part.noise_std = self.noise_std.expand(self.y.shape)
-        part.weights = self.weights * keep
-        return part
+        return self._with(
+            noise_std=self.noise_std.expand(self.y.shape), weights=self.weights * keep
+        )
 
-    def louder(self, factor: Tensor) -> Measurement:
-        """The measurement with noise_std times factor (B,)."""
-        return Measurement(self.operator, self.y, per_item(factor, self.y) * self.noise_std)
-
-    def noisy(self, ratio: float) -> Measurement:
+    def noisy(self, ratio: float) -> LinearMeasurement:
         """Exact data as if measured with noise `ratio` times |A|, in u; others as they are."""
         if not self.exact:
             return self
-        size = per_item(self.gain.sqrt(), self.y)
-        return Measurement(self.operator, self.y, ratio * torch.as_tensor(size))
-
-    def rows(self, index: Sequence[int]) -> Measurement:
-        """The measurement of some of the items, repeats allowed."""
-        index = list(index)
-        operator = self.operator if self.operator.batch is None else self.operator[index]
-        part = Measurement(operator, self.y[index], self.noise_std[index])
-        for name in ("gain", "level", "typical"):
-            if name in vars(self):
-                vars(part)[name] = vars(self)[name][index]
-        return part
-
-    def _event(self, batch: int) -> Tensor:
-        return torch.empty(
-            batch, *self.operator.in_shape, dtype=self.y.real.dtype, device=self.y.device
-        )
-
-    def misfit(self, u: Tensor) -> Tensor:
-        """(B,): |y - A u|_W^2 / num_measured; |y - A u| / |y| for exact data."""
-        r = self.residual(u)
-        if self.exact:
-            return (inner(r, r) / inner(self.y, self.y).clamp_min(1e-300)).sqrt()
-        w = self.weights.sqrt() * r
-        count = torch.as_tensor(self.operator.num_measured, device=r.device)
-        return inner(w, w) / count
+        return self._of_noise(ratio * torch.as_tensor(per_item(self.gain.sqrt(), self.y)))
 
 
-def measure(prior: Prior, y: Tensor, operator: LinearOperator, noise_std: Any) -> Measurement:
-    """The measurement of u, where data = scale * u + offset: A u = (y - A(offset)) / scale.
+class NonlinearMeasurement(Measurement):
+    """y = A(u) + n: only what methods of gradients need.
 
-    Checks that y, operator, prior and noise_std fit, before anything expensive.
+    gain and typical are those of the linearization about `reference` (1, *in_shape), the prior's
+    mean: the grid of times ends by them.
     """
-    _check_operator(prior, operator)
-    _check_data(prior, y, operator)
-    noise_std = noise_level(noise_std, operator, y)
-    scale, offset = prior.range
-    dtype = working_dtype(prior, y)
-    y = y.to(dtype.to_complex() if y.is_complex() else dtype)
-    if isinstance(operator, NonlinearOperator):
-        from .nonlinear import measure_nonlinear
 
-        return measure_nonlinear(prior, y, operator, noise_std.to(y))
-    if offset != 0.0:
-        like = torch.full((operator.batch or 1, *operator.in_shape), offset)
-        y = y - operator(like.to(device=y.device, dtype=dtype))
-    std = noise_std.to(device=y.device, dtype=dtype)
-    return Measurement(operator, y / scale, std / scale)
+    operator: NonlinearOperator
 
+    def __init__(
+        self, operator: NonlinearOperator, y: Tensor, noise_std: float | Tensor, reference: Tensor
+    ):
+        super().__init__(operator, y, noise_std)
+        self.reference = reference
 
-def noise_level(noise_std: Any, operator: LinearOperator, y: Tensor) -> Tensor:
-    """noise_std as a float64 tensor; None asks the operator's estimate_noise(y)."""
-    if noise_std is None:
-        estimate = getattr(operator, "estimate_noise", None)
-        if estimate is None:
-            raise ValueError(
-                f"noise_std is None and {type(operator).__name__} has no estimate_noise(y): give "
-                "noise_std in the units of y (per real and imaginary part), or 0 for exact data"
-            )
-        noise_std = estimate(y)
-    std = torch.as_tensor(noise_std, dtype=torch.float64).detach().to(y.device)
-    bad = ~(std.isfinite() & (std >= 0))
-    if bool(bad.any()):
-        raise ValueError(
-            f"noise_std must be finite and >= 0; got {std[bad].flatten()[0].item()}"
-            + ("" if std.ndim == 0 else f" at {tuple(bad.nonzero()[0].tolist())}")
-        )
-    return std
+    def at(self, u: Tensor) -> LinearMeasurement:
+        """The linearization about u: y - A(u) + J u = J x + n, J the derivative at u."""
+        J, y = newton_data(self.operator, u, self.y)
+        return LinearMeasurement(J, y, self.noise_std)
 
+    def pullback(self, u: Tensor, r: Tensor) -> Tensor:
+        return self.operator.linearize(u).T(r)
 
-def working_dtype(prior: Prior, y: Tensor) -> torch.dtype:
-    """The network's own precision, never below float32; y's where there is no network."""
-    if isinstance(prior.network, torch.nn.Module):
-        for tensor in prior.network.parameters():
-            return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.float64 if y.real.dtype == torch.float64 else torch.float32
+    @cached_property
+    def _about(self) -> LinearMeasurement:
+        return self.at(self.reference.expand(len(self), *self.operator.in_shape))
+
+    @cached_property
+    def gain(self) -> Tensor:
+        return self._about.gain
+
+    @cached_property
+    def typical(self) -> Tensor:
+        return self._about.typical
 
 
 def _spread(noise_std: float | Tensor, y: Tensor) -> Tensor:
@@ -256,47 +286,3 @@ def _spread(noise_std: float | Tensor, y: Tensor) -> Tensor:
         )
     std = std.reshape(*[1] * (y.ndim - std.ndim), *std.shape)
     return std.expand(y.shape[0], *std.shape[1:])
-
-
-def _check_operator(prior: Prior, operator: LinearOperator) -> None:
-    if not isinstance(operator, LinearOperator | NonlinearOperator):
-        raise ValueError(
-            "operator must be a LinearOperator or a NonlinearOperator; got "
-            f"{type(operator).__name__} (from_function makes one of a function)"
-        )
-    want, got = prior.event_shape, operator.in_shape
-    if want is None:
-        return
-    if len(want) != len(got) or any(a not in (None, b) for a, b in zip(want, got, strict=True)):
-        hint = ""
-        if len(want) == len(got) == 3 and want[0] != got[0]:
-            hint = f"; the prior has {want[0]} channels and the operator's images {got[0]}"
-        raise ValueError(f"the prior's events are {want}, the operator takes {got}{hint}")
-
-
-def _check_data(prior: Prior, y: Tensor, operator: LinearOperator) -> None:
-    if not isinstance(y, Tensor) or not (y.is_floating_point() or y.is_complex()):
-        raise ValueError(f"y must be a floating-point or complex tensor; got {_kind(y)}")
-    if y.is_complex() != bool(operator.out_complex):
-        want = "complex" if operator.out_complex else "real"
-        raise ValueError(f"{operator!r} measures {want} data; got y of dtype {y.dtype}")
-    if tuple(y.shape[1:]) != operator.out_shape or y.ndim != len(operator.out_shape) + 1:
-        raise ValueError(
-            f"y must be (B, {', '.join(map(str, operator.out_shape))}) for {operator!r}; got "
-            f"{tuple(y.shape)}"
-        )
-    if y.shape[0] == 0:
-        raise ValueError("y holds no item (its first axis is 0)")
-    if operator.batch is not None and operator.batch != y.shape[0]:
-        raise ValueError(f"{operator!r} holds {operator.batch} items; y has {y.shape[0]}")
-    finite = torch.isfinite(y)
-    if not bool(finite.all()):
-        where = tuple((~finite).nonzero()[0].tolist())
-        count = math.prod(y.shape) - int(finite.sum())
-        raise ValueError(f"y has {count} non-finite values, the first at {where}")
-    if y.device.type != prior.device.type:
-        raise ValueError(f"y is on {y.device}, the prior on {prior.device}")
-
-
-def _kind(y: Any) -> str:
-    return str(y.dtype) if hasattr(y, "dtype") else type(y).__name__

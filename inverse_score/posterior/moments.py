@@ -11,17 +11,16 @@ variance, 4 % where sampling ends at a fifth of the noise.
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from operators.linalg import conjugate_gradient, inner
+from operators.linalg import conjugate_gradient, inner, per_item
 
 from ..prior import Prior
 from ..randomness import OTHER, Noise
-from ..sde import Time, per_item
+from ..sde import Time
 from .conditional import ConditionalPrior, denoise_with_vjp
 from .covariance import (
     ErrorSpectrum,
@@ -31,14 +30,12 @@ from .covariance import (
     ratio_of,
     spectrum_of,
 )
-from .measurement import Measurement
+from .measurement import LinearMeasurement, Measurement
 from .perturbation import gaussian_rest, unit_noise
 from .preconditioning import Preconditioner, mean_square
 
 # The most by which data may inflate a prior's error spectrum.
 LARGEST = 10.0
-# RMS residual, in posterior standard deviations, at which data are checked against the model.
-_CHECKED = 0.03
 
 
 def churned(eta: float) -> dict[str, Any]:
@@ -105,45 +102,43 @@ class SpectrumMatching(ConditionalPrior):
     def __init__(
         self,
         prior: Prior,
-        data: Measurement,
+        data: LinearMeasurement,
         *,
         spectrum: ErrorSpectrum | None = None,
         tol: float = 1e-3,
         max_iter: int = 100,
     ):
         super().__init__(prior, data)
-        self.spectrum = spectrum_of(prior) if spectrum is None else spectrum
-        if self.spectrum is None:
+        spectrum = spectrum_of(prior) if spectrum is None else spectrum
+        if spectrum is None:
             raise ValueError(
                 "the prior's card has no error_spectrum: measure one on held-out images with "
                 'inverse_score.posterior.error_spectrum, or use covariance="isotropic" or '
                 '"jacobian"'
             )
-        self.tol, self.max_iter = tol, max_iter
-        self.precondition, self.checked = Preconditioner(data, self.spectrum), data.exact
-        self.variance = self.spectrum.mean_square(math.inf, data._event(1))
+        self.spectrum, self.tol, self.max_iter = spectrum, tol, max_iter
+        self.precondition = Preconditioner(data, spectrum)
+        self.variance = self.spectrum.mean_square(math.inf, data.like(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
         x0_hat = self.inner.denoise(x, t)
         c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
         residual = data.residual(x0_hat)
-        if not self.checked:
-            data = self._check(data, residual, c, S)
         square = mean_square(S)
-        c, S = _inflated(c, S, self.inflation(data, residual, c, square.flatten()))
+        c, S = inflated(c, S, self.inflation(data, residual, c, square.flatten()))
         told = c.sqrt() * F.forward(S * data.backproject(residual))
         scale = (1 + torch.as_tensor(ratio).to(self.variance) ** 2 / self.variance).sqrt()
-        return x0_hat + self._solve(data, c, S, told, self.tol * scale)
+        return x0_hat + self.solve(data, c, S, told, self.tol * scale)
 
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """N(0, (A^T W A + C^-1)^-1) from a perturbed right-hand side (Papandreou & Yuille 2010)."""
         data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
         c, S = F.at(ratio, x), F.scale(x, ratio)
         told = F.forward(S * data.white_adjoint(unit_noise(data.y, noise, 0)))
-        return self._solve(data, c, S, c.sqrt() * told + noise(x, 0, OTHER), self.tol)
+        return self.solve(data, c, S, c.sqrt() * told + noise(x, 0, OTHER), self.tol)
 
-    def _solve(self, data: Measurement, c: Tensor, S: Tensor, b: Tensor, rms: Any) -> Tensor:
+    def solve(self, data: LinearMeasurement, c: Tensor, S: Tensor, b: Tensor, rms: Any) -> Tensor:
         """R (R^T N R + I)^-1 b, R = S F^T c^1/2: (N + C^-1)^-1 g for b = R^T g."""
         F, root = self.spectrum, c.sqrt()
 
@@ -160,46 +155,9 @@ class SpectrumMatching(ConditionalPrior):
         )
         return S * F.inverse(root * z)
 
-    def _check(self, data: Measurement, e: Tensor, c: Tensor, S: Tensor) -> Measurement:
-        """The data, from now on, with the noise that explains them; at the first call.
-
-        A parametric bootstrap: what the Gaussian model e ~ N(0, W^-1 + A C A^T) leaves of
-        e = y - A x0_hat, |e - A E[x_0 - x0_hat | e]|_W^2, against what it leaves of an e drawn
-        from that model, C inflated as far as `inflation` may. More means that A or noise_std is
-        wrong: no image leaves so much. Maps from eight calibration lines do so at 8x, and taking
-        them at their word cost up to 5 dB.
-        """
-        self.checked = True
-        most = LARGEST / mean_square(S).flatten().clamp_max(1.0)
-        c, S = _inflated(c, S, most)
-        F, root, noise = self.spectrum, c.sqrt(), Noise(0, [0])
-        z = noise(data._event(1), 0, OTHER)
-        clean = data.operator((S * F.inverse(root * z)).expand(*data._event(len(data)).shape))
-        # Zeros are not measured.
-        seen = data.weights.sqrt() * (clean != 0)
-        drawn = clean + unit_noise(data.y[:1], noise, 1) / data.weights.sqrt()
-
-        def left(e: Tensor) -> Tensor:
-            told = root * F.forward(S * data.backproject((clean != 0) * e))
-            r = seen * (e - data.operator(self._solve(data, c, S, told, _CHECKED)))
-            return inner(r, r)
-
-        own, expected = left(e), left(drawn)
-        # Each scatters by (2 expected)^1/2 or less; five standard deviations are no chance.
-        off = own > expected + 5 * (4 * expected).sqrt()
-        factor = torch.where(off, own / expected, 1.0).sqrt()
-        if bool((factor > 1).any()):
-            warnings.warn(
-                f"the data lie {float(factor.max()):.2g} times noise_std off every image that the "
-                "prior knows: the operator (coil maps, geometry) or noise_std is wrong; sampling "
-                "takes noise_std as that much larger",
-                stacklevel=2,
-            )
-            self.data = data.louder(factor)
-            self.precondition = Preconditioner(self.data, self.spectrum)
-        return self.measurement_for(e)
-
-    def inflation(self, data: Measurement, residual: Tensor, c: Tensor, square: Tensor) -> Tensor:
+    def inflation(
+        self, data: LinearMeasurement, residual: Tensor, c: Tensor, square: Tensor
+    ) -> Tensor:
         """(B,) factor of s^2 c, s^2 = square (B,), that explains e = y - A x0_hat; 1 where it does.
 
         y given x_t has mean A x0_hat and covariance noise^2 + A C A^T, so that |e|_W^2 has mean
@@ -225,7 +183,7 @@ class SpectrumMatching(ConditionalPrior):
         return torch.minimum(factor.clamp_min(1.0), LARGEST / square.clamp_max(1.0))
 
 
-def _inflated(c: Tensor, S: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+def inflated(c: Tensor, S: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """c and S of `factor` (B,) times the variance.
 
     Nobody knows where in the image lies what c does not explain: it is added evenly.
@@ -243,7 +201,7 @@ class IsotropicMatching(ConditionalPrior):
 
     walk: ClassVar[dict[str, Any]] = churned(2.0)
 
-    def __init__(self, prior: Prior, data: Measurement, *, variance: float | None = None):
+    def __init__(self, prior: Prior, data: LinearMeasurement, *, variance: float | None = None):
         super().__init__(prior, data)
         self.error = IsotropicError(prior, data, variance)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from operators.linalg import inner, per_item
 
 from ..randomness import CORRECTOR, MEASUREMENT, OTHER, Noise
-from .measurement import Measurement
+from .measurement import LinearMeasurement, Measurement
 
 LANGEVIN_STEPS = 50
 
@@ -32,13 +32,13 @@ def conditional_draw(
         raise ValueError(
             f"langevin must be >= 0, and positive where A is not linear; got {langevin}"
         )
-    if moves == 0:
+    if isinstance(data, LinearMeasurement) and moves == 0:
         return gaussian_draw(data, mean, variance, noise, step)
     return langevin_draw(data, mean, variance, noise, step * moves, moves)
 
 
 def gaussian_draw(
-    data: Measurement, mean: Tensor, variance: Any, noise: Noise, step: int
+    data: LinearMeasurement, mean: Tensor, variance: Any, noise: Noise, step: int
 ) -> Tensor:
     """x ~ N(mean + S A^T W (y - A mean), S), S = (A^T W A + I / v)^-1, of mean's shape.
 
@@ -51,14 +51,16 @@ def gaussian_draw(
 
 
 def gaussian_rest(
-    data: Measurement, like: Tensor, variance: Any, noise: Noise, step: int = 0
+    data: LinearMeasurement, like: Tensor, variance: Any, noise: Noise, step: int = 0
 ) -> Tensor:
     """x ~ N(0, (A^T W A + I / v)^-1) of like's shape: `gaussian_draw` less its mean."""
     rho = 1 / torch.as_tensor(variance, dtype=like.dtype, device=like.device)
     return data.solve(_perturbation(data, like, rho, noise, step), rho)
 
 
-def _perturbation(data: Measurement, like: Tensor, rho: Tensor, noise: Noise, step: int) -> Tensor:
+def _perturbation(
+    data: LinearMeasurement, like: Tensor, rho: Tensor, noise: Noise, step: int
+) -> Tensor:
     """N(0, A^T W A + rho I): data's noise brought back, and the prior's."""
     z = per_item(rho.sqrt(), like) * noise(like, step, OTHER)
     return data.white_adjoint(unit_noise(data.y, noise, step)) + z

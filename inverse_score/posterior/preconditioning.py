@@ -18,14 +18,16 @@ rho = d / (2 + q). One rho serves all coefficients: q is their mean with the wei
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from operators.linalg import per_item
+
 from ..randomness import Noise
-from ..sde import per_item
 from .covariance import ErrorSpectrum
-from .measurement import Measurement
+from .measurement import LinearMeasurement
 
 Map = Callable[[Tensor], Tensor]
 # The smallest S^2 over its mean, and how far rows of N may exceed its diagonal before N's resolvent
@@ -40,14 +42,15 @@ class Preconditioner:
     about: the norm of N's rows over its diagonal where P knows no more of N than these.
     """
 
-    def __init__(self, data: Measurement, spectrum: ErrorSpectrum):
+    def __init__(self, data: LinearMeasurement, spectrum: ErrorSpectrum):
         self.spectrum = spectrum
         self.diagonal, self.rows = normal_in_basis(data, spectrum)
         self.mean, rows = (v.flatten(1).mean(1) for v in (self.diagonal, self.rows))
         self.hidden = torch.ones_like(self.mean)
         if self.diagonal.ndim == 4:
             self.hidden = (rows / self.mean.clamp_min(1e-30)).clamp_min(1.0)
-        self.scattered, self.resolvent = self.hidden > _SCATTERED, None
+        self.scattered = self.hidden > _SCATTERED
+        self.resolvent: Any = None
         if bool(self.scattered.any()):
             self.resolvent = data.resolvent()
         if self.resolvent is not None:
@@ -119,7 +122,7 @@ def _blocks(M: Tensor, z: Tensor) -> Tensor:
 
 
 def normal_in_basis(
-    data: Measurement, spectrum: ErrorSpectrum, probes: int = 4
+    data: LinearMeasurement, spectrum: ErrorSpectrum, probes: int = 4
 ) -> tuple[Tensor, Tensor]:
     """The diagonal of M = F A^T W A F^T, and its rows' Euclidean norms, both (B, C, H, W).
 
@@ -129,7 +132,7 @@ def normal_in_basis(
     which costs CG far more than the opposite. Where A mixes channels both are (B, C, C, H, W), all
     products of two channels at a coefficient, from probes of one channel at a time.
     """
-    like = data._event(1)
+    like = data.like(1)
     noise = Noise(0, [0])
     channels = like.shape[1]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import NotFinite
 from ..prior import Prior
 from ..randomness import PREDICTOR, Noise
 from ..sde import SDE, per_item
@@ -94,6 +95,4 @@ def _move(sde: SDE, x: Tensor, slope: Tensor, t: Tensor, h: Tensor, z: Tensor) -
 def _check_error(E: Tensor, t: Tensor) -> None:
     if not torch.isfinite(E).all():
         i = torch.nonzero(~torch.isfinite(E))[0].item()
-        raise ValueError(
-            f"the state is not finite: item {i} of the batch, at t = {t[i].item():.6g}"
-        )
+        raise NotFinite(f"the state is not finite: item {i} of the batch, at t = {t[i].item():.6g}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import NotFinite
 from ..prior import Prior, Wrapped
 from ..randomness import START, Noise
 from ..sde import Time, per_item
@@ -82,12 +83,12 @@ def finish(prior: Prior, x: Tensor, t: float, k: int, callback: Callback | None 
 
 
 def check_finite(x: Tensor, k: int, t: float) -> None:
-    """Raise ValueError naming the step, the time and the items whose state is not finite."""
+    """Raise NotFinite naming the step, the time and the items whose state is not finite."""
     # The sum is not finite if a term is not: one pass and no mask. Huge terms may overflow it.
     if bool(x.sum().isfinite()) or bool(torch.isfinite(x).all()):
         return
     bad = torch.nonzero(~torch.isfinite(x.flatten(1)).all(1)).flatten().tolist()
-    raise ValueError(
+    raise NotFinite(
         f"the state is not finite after step {k}, at t = {t:.6g}, in items {bad[:8]} of the batch: "
         "the prior's score is not finite there or the step is too long"
     )
@@ -95,15 +96,20 @@ def check_finite(x: Tensor, k: int, t: float) -> None:
 
 def check_options(function: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
     """Raise ValueError for options that a method does not have, listing those it has."""
-    known = [
-        p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name not in ("hook", "callback")
-    ]
+    known = list(defaults_of(function))
     unknown = sorted(set(options) - set(known))
     if unknown:
         offer = ", ".join(known) if known else "none"
         raise ValueError(f"{name!r} has no option {', '.join(unknown)}; its options: {offer}")
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """A sampler's own options and their defaults: its keywords, hook and callback apart."""
+    return {
+        p.name: p.default
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name not in ("hook", "callback")
+    }
 
 
 def choose(table: dict[str, Any], name: str, what: str) -> Any:

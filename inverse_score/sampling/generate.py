@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,9 +13,25 @@ from torch import Tensor
 from ..prior import Prior
 from ..randomness import Noise
 from .adaptive import adaptive_sde
-from .driver import Callback, Hook, check_options, choose, counted, integrate, start
+from .driver import (
+    Callback,
+    Hook,
+    check_options,
+    choose,
+    counted,
+    defaults_of,
+    integrate,
+    start,
+)
 from .grid import check_grid, end_ratio, make_grid
-from .mcmc import STEPS, annealed_langevin, langevin, predictor_corrector
+from .mcmc import (
+    CORRECTORS,
+    PREDICTORS,
+    STEPS,
+    annealed_langevin,
+    langevin,
+    predictor_corrector,
+)
 from .ode import ode
 
 DEFAULT_METHOD, DEFAULT_STEPS = "dpm++2m", 35
@@ -65,6 +81,43 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     **{name: _checked(name, function) for name, function in _OTHERS.items()},
 }
 ADAPTIVE = ("ode", "adaptive-sde")
+# Calls of the prior a step, where it is not one.
+_CALLS = {"heun": 2, "stochastic-rk": 2, "none": 0}
+
+
+def sampler_options(name: str) -> dict[str, Any]:
+    """The options of a sampler and their defaults; ValueError for a name that does not exist."""
+    return defaults_of(choose({**STEPS, **_OTHERS}, name, "sampler"))
+
+
+def check_pair(options: Mapping[str, Any]) -> None:
+    """ValueError for a predictor or corrector of "pc", or an option of it, that does not exist."""
+    said = {**sampler_options("pc"), **options}
+    for part, table in (("predictor", PREDICTORS), ("corrector", CORRECTORS)):
+        function = choose({"none": lambda: None, **table}, said[part], part)
+        check_options(function, said[part], said[f"{part}_options"] or {})
+
+
+def calls_of(name: str, options: Mapping[str, Any], steps: int) -> int | None:
+    """Network calls of a sample on `steps` times; None where the sampler chooses its own steps."""
+    if name in ADAPTIVE:
+        return None
+    said = {**sampler_options(name), **options}
+    if name == "annealed-langevin":
+        each = said["inner"]
+    elif name == "pc":
+        moves = said["corrector_steps"] * _corrector_calls(said)
+        each = _CALLS.get(said["predictor"], 1) + moves
+    else:
+        each = _CALLS.get(name, 1)
+    return (steps - 1) * each + 1
+
+
+def _corrector_calls(said: Mapping[str, Any]) -> int:
+    if said["corrector"] == "none":
+        return 0
+    own = {**defaults_of(CORRECTORS[said["corrector"]]), **(said["corrector_options"] or {})}
+    return 1 + own.get("leapfrog", 0)
 
 
 def sample(

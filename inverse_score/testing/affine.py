@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from ..gaussian import gaussian_kl
-from ..posterior import METHODS, measure
-from ..posterior.methods import Plan, grid_for
+from ..posterior import measure, resolve
 from ..randomness import Noise
 from ..sampling import counted
 from .problems import ToyProblem
@@ -76,28 +75,22 @@ def exact_scores(
 
     RuntimeError if it is not affine, or has more draws than MAX_ROWS allows.
     """
-    options = dict(options)
-    method = METHODS[options.pop("method")]
-    own = options.pop("sampler_options", {})
-    sampler, walk = method.walk(options, options.pop("sampler", None))
     y = problem.y
     if double:
         y = y.to(torch.complex128 if y.is_complex() else torch.float64)
     data = measure(problem.prior, y, problem.operator, problem.noise_std)
-    times = grid_for(
-        problem.prior, float(data.level), float(data.typical), steps or method.steps, "log-snr"
-    )
-    plan = Plan(sampler, times, {**walk, **own})
+    job = resolve(problem.prior, problem.operator, exact=data.exact, steps=steps, **options)
+    walk = job.walk(problem.prior, float(data.level), float(data.typical))
     prior, counter = counted(problem.prior)
     recorder = Recorder()
 
     def run(noise: Any) -> Tensor:
         counter.nfe = counter.vjps = 0
-        x = method.run(prior, data.rows([0] * noise.rows), noise, plan, **options)
+        x = job.method.draw(prior, data.rows([0] * noise.rows), noise, walk, job.options)
         return x.flatten(1).double()
 
     with torch.no_grad():
-        method.run(prior, data, recorder, plan, **options)
+        job.method.draw(prior, data, recorder, walk, job.options)
         noise = UnitDraws(recorder.draws)
         if noise.rows > MAX_ROWS:
             raise RuntimeError(f"{noise.rows} rows are more than {MAX_ROWS}")
@@ -108,7 +101,7 @@ def exact_scores(
         "nfe": counter.nfe,
         "vjps": counter.vjps,
         "forward_equivalents": counter.nfe + 2 * counter.vjps,
-        "runs": f"{sampler}, {len(times)} steps",
+        "runs": f"{walk.sampler}, {job.steps} steps",
     }
 
 

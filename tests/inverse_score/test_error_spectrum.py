@@ -1,18 +1,18 @@
 import json
 import math
-import warnings
 
 import pytest
 import torch
 
-from inverse_score import VESDE, GaussianPrior, Prior
-from inverse_score.posterior import ErrorSpectrum, error_spectrum, pixel_variance
+from inverse_score import VESDE, GaussianPrior, Prior, condition, solve
+from inverse_score.posterior import METHODS, ErrorSpectrum, error_spectrum, examine, pixel_variance
 from inverse_score.posterior.covariance import dct, dct_matrix, idct
-from inverse_score.posterior.measurement import measure
-from inverse_score.posterior.methods import moment_matching
+from inverse_score.posterior.units import measure
 from inverse_score.randomness import Noise
 from inverse_score.testing.half_seen import gaussian_prior
 from operators import Grayscale, Identity, Mask, vstack
+
+moment_matching = METHODS["moment-matching"].condition
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (7, 10)])
@@ -164,9 +164,24 @@ def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():
     torch.testing.assert_close(factor, torch.tensor([100.0, 10.0], dtype=c.dtype))
 
 
+def gaussian_at_every_level(stated):
+    """x_0 ~ N(0, 0.3^2 I); the card holds the true error variances times `stated`."""
+    v, sde, levels = 0.3**2, VESDE(sigma_min=1e-3), [0.1, 0.2, 0.4, 1.0, 10.0]
+    prior = Prior(
+        lambda x, t: x * (v / (v + sde.sigma(t) ** 2)).reshape(-1, 1, 1, 1).to(x),
+        sde,
+        output="x0",
+        event_shape=(1, 64, 64),
+    )
+    card = {"sigma": levels, "basis": "dct", "bins": "radial", "frequency": [0.0, 0.4, 0.8]}
+    values = [[[stated * v * r**2 / (v + r**2)] * 3] for r in levels]
+    prior.card["error_spectrum"] = {**card, "channels": [[1.0]], "values": values}
+    return prior
+
+
 def twice_measured(loud, stated=1.0):
     """y = (x, x) + n of two items, n's std 0.01 times `loud` of each, said to be 0.01."""
-    prior, noise = white_prior(stated), Noise(3, range(2))
+    prior, noise = gaussian_at_every_level(stated), Noise(3, range(2))
     x = 0.3 * noise(torch.empty(2, 1, 64, 64), 0)
     A = vstack([Identity((1, 64, 64))] * 2)
     clean = A(x)
@@ -178,23 +193,39 @@ def twice_measured(loud, stated=1.0):
 @pytest.mark.parametrize("loud", [(1.0, 1.0), (0.5, 1.0), (3.0, 1.0)])
 def test_data_off_every_image_are_taken_as_noisier_and_no_others(loud, stated):
     """What no x explains is the half of y that differs between the copies: its power is exact."""
-    prior, A, y, xt = twice_measured(loud, stated)
-    cond = moment_matching(prior, measure(prior, y, A, 0.01), covariance="spectrum")
-    t = prior.sde.time(0.2)
-    if max(loud) > 1:
-        with pytest.warns(UserWarning, match="the data lie 3 times noise_std off every image"):
-            both = cond.denoise(xt, t)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            both = cond.denoise(xt, t)
-    found = cond.data.noise_std.flatten() / 0.01
+    prior, A, y, _ = twice_measured(loud, stated)
+    data = measure(prior, y, A, 0.01)
+    found = examine(prior, data)
     expected = torch.tensor(loud).clamp_min(1.0)
-    torch.testing.assert_close(found, expected, rtol=0.05, atol=0)
-    assert found[1] == 1
-    torch.testing.assert_close(cond.denoise(xt, t), both)
-    alone = moment_matching(prior, measure(prior, y[1:], A, 0.01), covariance="spectrum")
-    torch.testing.assert_close(alone.denoise(xt[1:], t), both[1:], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.factor, expected, rtol=0.05, atol=0)
+    assert found.factor[1] == 1
+    assert found.calls == 1
+    assert ("the data lie 3 times noise_std off every image" in found.words) == (max(loud) > 1)
+    assert (found.applied(data) is data) == (max(loud) <= 1)
+    torch.testing.assert_close(found.applied(data).noise_std.flatten(), 0.01 * found.factor)
+    alone = examine(prior, measure(prior, y[1:], A, 0.01), items=[1])
+    assert torch.equal(alone.factor, found.factor[1:])
+
+
+def test_solve_and_condition_take_data_off_every_image_as_noisier_and_say_so_once():
+    prior, A, y, xt = twice_measured((3.0, 1.0))
+    options = {"noise_std": 0.01, "covariance": "spectrum"}
+    with pytest.warns(UserWarning, match="the data lie 3 times noise_std off") as said:
+        rec = solve(y, A, prior, method="moment-matching", steps=3, num_samples=2, **options)
+    assert len(said) == 1
+    assert (rec.nfe, rec.examination.calls) == (3, 1)
+    with pytest.warns(UserWarning, match="the data lie 3 times noise_std off"):
+        cond = condition(prior, y, A, examine=True, **options)
+    t = prior.sde.time(0.2)
+    louder = 0.01 * rec.examination.factor
+    as_loud = condition(prior, y, A, **{**options, "noise_std": louder}).denoise(xt, t)
+    torch.testing.assert_close(cond.denoise(xt, t), as_loud)
+    # Chunks of any size see one examination.
+    with pytest.warns(UserWarning, match="the data lie 3 times noise_std off"):
+        apart = solve(
+            y, A, prior, method="moment-matching", steps=3, num_samples=2, batch_size=1, **options
+        )
+    assert torch.equal(apart.examination.factor, rec.examination.factor)
 
 
 @pytest.mark.parametrize(

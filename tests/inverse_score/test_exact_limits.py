@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from inverse_score import solve
-from inverse_score.posterior.measurement import measure
-from inverse_score.posterior.methods import METHODS, Plan, grid_for
+from inverse_score.posterior.methods import METHODS, Walk, grid_for
+from inverse_score.posterior.units import measure
 from inverse_score.testing.draws import BatchNoise
 from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
 
@@ -18,7 +18,7 @@ def error():
     data = measure(prior, y.expand(1000, -1, -1, -1), A, NOISE)
 
     def run(method, steps, **options):
-        plan = Plan("ddim", grid_for(prior, NOISE, NOISE, steps))
+        plan = Walk("ddim", grid_for(prior, NOISE, NOISE, steps))
         with torch.no_grad():
             u = METHODS[method].run(prior, data, BatchNoise(3), plan, **options)
         return excess(u, posterior)
@@ -53,7 +53,7 @@ def test_split_gibbs_stays_at_the_law_of_the_blurred_data_however_long_it_runs()
     rho = 0.05
     blurred = prior.posterior(y, A, (NOISE**2 + rho**2) ** 0.5)
     data = measure(prior, y.expand(1000, -1, -1, -1), A, NOISE)
-    plan = Plan("ddim", grid_for(prior, NOISE, NOISE, 60))
+    plan = Walk("ddim", grid_for(prior, NOISE, NOISE, 60))
     with torch.no_grad():
         u = METHODS["split-gibbs"].run(prior, data, BatchNoise(3), plan, rho_end=rho, inner=1)
     assert excess(u, prior.posterior(y, A, NOISE)) > 0.5

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inverse_score import GaussianPrior, solve
-from inverse_score.posterior.score_mri import ChannelWise
+from inverse_score.posterior.methods.score_mri import ChannelWise
 from inverse_score.sde import VPSDE
 from inverse_score.testing.half_seen import (
     NOISE,

@@ -6,7 +6,7 @@ import torch
 from inverse_score import solve
 from inverse_score.gaussian import GaussianPrior
 from inverse_score.posterior import error_spectrum
-from inverse_score.posterior.measurement import Measurement
+from inverse_score.posterior.measurement import LinearMeasurement
 from inverse_score.posterior.moments import COVARIANCES
 from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
@@ -27,7 +27,7 @@ def test_the_rest_has_the_covariance_of_x0_given_the_state_and_the_data(covarian
     prior.card["error_spectrum"] = error_spectrum(prior, images, batch_size=4096)
     seen = torch.zeros(1, 4, 4)
     seen[:, :, ::2] = 1
-    data = Measurement(Mask(seen), torch.zeros(ROWS, 1, 4, 4), NOISE)
+    data = LinearMeasurement(Mask(seen), torch.zeros(ROWS, 1, 4, 4), NOISE)
     x = torch.zeros(ROWS, 1, 4, 4)
     r = 0.3
     draws = COVARIANCES[covariance](prior, data).rest(x, prior.sde.time(r), Noise(0, range(ROWS)))

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from inverse_score import KarrasSDE, Prior, solve
-from inverse_score.posterior import ErrorSpectrum, error_spectrum
+from inverse_score.posterior import METHODS, ErrorSpectrum, error_spectrum
 from inverse_score.posterior.local import LocalScale, box
-from inverse_score.posterior.measurement import measure
-from inverse_score.posterior.methods import moment_matching
+from inverse_score.posterior.units import measure
 from operators import LinearOperator, Mask
 
 SIZE, QUIET = 24, 0.02
+
+moment_matching = METHODS["moment-matching"].condition
 
 
 def stds() -> torch.Tensor:

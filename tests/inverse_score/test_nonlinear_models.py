@@ -5,7 +5,7 @@ import torch
 
 from inverse_score import GaussianMixturePrior, GaussianPrior, solve
 from inverse_score.posterior import METHODS, measure
-from inverse_score.posterior.methods import Plan, grid_for
+from inverse_score.posterior.methods import Walk, grid_for
 from inverse_score.sde import VPSDE
 from inverse_score.testing.draws import BatchNoise
 from operators import LinearOperator
@@ -61,7 +61,7 @@ def test_methods_exact_in_a_limit_sample_the_posterior_that_a_grid_gives(name, m
     times = grid_for(prior, float(data.level[0]), float(data.typical[0]), 50)
     inner = {"inner": 2} if method == "split-gibbs" else {}
     with torch.no_grad():
-        plan = Plan("ddim", times)
+        plan = Walk("ddim", times)
         u = METHODS[method].run(prior, data, BatchNoise(3), plan, langevin=20, **inner)
     x = u.double()
     std = cov.diagonal().sqrt()

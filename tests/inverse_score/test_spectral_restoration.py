@@ -5,8 +5,8 @@ import torch
 
 from inverse_score import solve
 from inverse_score.gaussian import GaussianPrior
-from inverse_score.posterior.measurement import measure
-from inverse_score.posterior.methods import METHODS, Plan
+from inverse_score.posterior.methods import METHODS, Walk
+from inverse_score.posterior.units import measure
 from inverse_score.randomness import Noise
 from inverse_score.sde import VESDE
 from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
@@ -25,7 +25,7 @@ def test_states_spread_by_the_diffusions_noise_whatever_was_measured(eta_b):
     data = measure(prior, y, A, std)
     times = [prior.sde.time(r) for r in (10.0, 1.0, 0.35, 0.2, 0.05)]
     seen = []
-    plan = Plan("ddim", times, callback=lambda k, t, x, x0_hat: seen.append((t, x)))
+    plan = Walk("ddim", times, callback=lambda k, t, x, x0_hat: seen.append((t, x)))
     METHODS["ddrm"].run(prior, data, noise, plan, eta_b=eta_b)
     for t, x in seen[1:]:
         spread = x.std(0) / prior.sde.sigma(t)

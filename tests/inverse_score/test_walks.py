@@ -1,6 +1,7 @@
 """The walk that a method takes by default, and what its added noise is worth where C is wrong."""
 
-from inverse_score.posterior import METHODS
+from inverse_score.posterior import resolve
+from inverse_score.testing.half_seen import gaussian_prior, half_mask
 from inverse_score.testing.problems import ToyProblem
 from inverse_score.testing.scores import sampled_scores
 
@@ -18,10 +19,14 @@ def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_
 
 
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
-    method = METHODS["moment-matching"]
-    assert method.walk({}) == ("dpm++2m", {})
+    def walk(**said):
+        prior, A = gaussian_prior(), half_mask()
+        course = resolve(prior, A, exact=False, method="moment-matching", **said).course
+        return course.sampler, course.sampler_options
+
+    assert walk() == ("dpm++2m", {})
     for covariance, eta in (("spectrum", 1.5), ("isotropic", 2.0)):
         expected = ("dpm++2m-sde", {"eta": eta, "balanced": True})
-        assert method.walk({"covariance": covariance}) == expected
-    assert method.walk({"covariance": "spectrum"}, "heun") == ("heun", {})
-    assert method.walk({"covariance": "jacobian"}, "dpm++2m-sde") == ("dpm++2m-sde", {})
+        assert walk(covariance=covariance) == expected
+    assert walk(covariance="spectrum", sampler="heun") == ("heun", {})
+    assert walk(covariance="jacobian", sampler="dpm++2m-sde") == ("dpm++2m-sde", {})

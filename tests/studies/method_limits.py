@@ -21,10 +21,10 @@ from torch import Tensor
 
 from inverse_score.gaussian import GaussianMixturePrior, GaussianPrior, gaussian_kl
 from inverse_score.posterior import METHODS, measure
-from inverse_score.posterior.methods import Plan, grid_for
+from inverse_score.posterior.methods import Walk, grid_for
+from inverse_score.posterior.methods.split_gibbs import reverse_draw
 from inverse_score.posterior.moments import IsotropicError
 from inverse_score.posterior.perturbation import conditional_draw
-from inverse_score.posterior.split_gibbs import reverse_draw
 from inverse_score.prior import Prior
 from inverse_score.sde import VPSDE
 from inverse_score.testing.affine import Recorder, UnitDraws
@@ -48,7 +48,7 @@ def draw(
     times = grid_for(prior, float(one.level[0]), float(one.typical[0]), steps)
     with torch.no_grad():
         rows = one.rows([0] * count)
-        return METHODS[method].run(prior, rows, BatchNoise(), Plan("ddim", times), **options)
+        return METHODS[method].run(prior, rows, BatchNoise(), Walk("ddim", times), **options)
 
 
 def excess(problem: ToyProblem, count: int, method: str, **options: Any) -> float:
@@ -242,8 +242,9 @@ def _sample_plane(
     one = measure(prior, y, A, noise_std)
     times = grid_for(prior, float(one.level[0]), float(one.typical[0]), options["steps"])
     with torch.no_grad():
-        plan = Plan(METHODS[method].sampler, times)
-        return METHODS[method].run(prior, one.rows([0] * count), BatchNoise(), plan).double()
+        entry = METHODS[method]
+        walk = Walk(entry.course_of(entry.options()).sampler, times)
+        return entry.run(prior, one.rows([0] * count), BatchNoise(), walk).double()
 
 
 SECTIONS: dict[str, Callable[[int], str]] = {

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..prior import Prior
-from ..randomness import PREDICTOR, Noise
-from ..sampling.driver import check_finite, start
-from .measurement import Measurement
-from .moments import IsotropicError
-
-if TYPE_CHECKING:
-    from .methods import Plan
+from ...prior import Prior
+from ...randomness import PREDICTOR, Noise
+from ...sampling.driver import check_finite
+from ..measurement import LinearMeasurement, Measurement
+from ..method import Course, Method, Walk, check_positive, start_of
+from ..moments import IsotropicError
 
 BETAS, EPS = (0.9, 0.99), 1e-8
 
 
-def red_diff(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    lr: float | None = None,
-    weight: float | None = None,
-) -> Tensor:
+@dataclass(frozen=True)
+class Options:
+    """As of `red_diff`."""
+
+    lr: float | None = None
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("lr", self.lr)
+        check_positive("weight", self.weight)
+
+
+def red_diff(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options) -> Tensor:
     """RED-diff (Mardani, Song, Kautz & Vahdat 2024), alg. 1: Adam on mu, one step a time.
 
     With x_t = alpha mu + sigma z and m = E[x_0 | x_t], the gradient at each time is
@@ -39,13 +41,11 @@ def red_diff(
     not a sample: the spread over seeds is the optimizer's. One call a time, no vjp; takes any
     differentiable A.
     """
-    for name, value in (("lr", lr), ("weight", weight)):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive; got {value}")
     error, sde = IsotropicError(prior, data), prior.sde
-    mu = _first(prior, data, noise, plan, error, paper=weight is not None)
+    lr, weight = options.lr, options.weight
+    mu = _first(prior, data, noise, walk, error, paper=weight is not None)
     adam = _Adam(mu)
-    for k, t in enumerate(plan.times):
+    for k, t in enumerate(walk.times):
         x = sde.alpha(t) * mu + sde.sigma(t) * noise(mu, k, PREDICTOR)
         x0_hat, v = prior.denoise(x, t), float(error(sde.ratio(t)))
         if weight is None:
@@ -54,8 +54,8 @@ def red_diff(
             gradient = weight * (mu - x0_hat) - data.pullback(mu, data.residual(mu))
         mu = mu - (0.5 * v**0.5 if lr is None else lr) * adam(gradient)
         check_finite(mu, k, t)
-        if plan.callback is not None:
-            plan.callback(k, t, x, mu)
+        if walk.callback is not None:
+            walk.callback(k, t, x, mu)
     return mu
 
 
@@ -78,17 +78,28 @@ def _first(
     prior: Prior,
     data: Measurement,
     noise: Noise,
-    plan: Plan,
+    walk: Walk,
     error: IsotropicError,
     *,
     paper: bool,
 ) -> Tensor:
     """mu to begin with: A^+ y for the paper, else the prior's mean after one step to the data."""
-    if paper and data.linear:
+    linear = isinstance(data, LinearMeasurement)
+    if paper and linear:
         return data.pinv(data.y)
-    shape = (len(data), *data.operator.in_shape)
-    xT = start(prior, shape, noise, dtype=data.y.real.dtype, device=data.y.device)
-    mean = prior.denoise(xT, plan.times[0])
-    if not data.linear:
+    mean = prior.denoise(start_of(prior, data, noise), walk.times[0])
+    if not linear:
         return mean
-    return mean + data.solve(data.gradient(mean), 1 / error(prior.sde.ratio(plan.times[0])))
+    return mean + data.solve(data.gradient(mean), 1 / error(prior.sde.ratio(walk.times[0])))
+
+
+METHOD = Method(
+    "red-diff",
+    Options,
+    red_diff,
+    Course(None, steps=100),
+    presets={"paper": {"lr": 0.1, "weight": 0.25, "steps": 1000, "kind": "uniform"}},
+    # The paper's starts from A^+ y (and, where A is not linear, from the prior's mean too).
+    calls=lambda options, steps: steps + (options.weight is None),
+    nonlinear=True,
+)

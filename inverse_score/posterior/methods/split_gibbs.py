@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..prior import Prior
-from ..randomness import PREDICTOR, START, Noise
-from ..sampling.driver import check_finite
-from ..sampling.grid import make_grid
-from .covariance import pixel_variance
-from .measurement import Measurement
-from .moments import IsotropicError
-from .perturbation import conditional_draw
+from ...prior import Prior
+from ...randomness import PREDICTOR, START, Noise
+from ...sampling.driver import check_finite
+from ...sampling.grid import make_grid
+from ..covariance import pixel_variance
+from ..measurement import Measurement
+from ..method import Course, Method, Walk, check_count, check_positive
+from ..moments import IsotropicError
+from ..perturbation import conditional_draw
 
-if TYPE_CHECKING:
-    from .methods import Plan
+
+@dataclass(frozen=True)
+class Options:
+    """As of `split_gibbs`."""
+
+    rho_start: float | None = None
+    rho_end: float | None = None
+    decay: float | None = None
+    inner: int = 4
+    langevin: int | None = None
+    variance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_count("inner", self.inner)
+        check_positive("variance", self.variance)
 
 
 def split_gibbs(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    rho_start: float | None = None,
-    rho_end: float | None = None,
-    decay: float | None = None,
-    inner: int = 4,
-    langevin: int | None = None,
-    variance: float | None = None,
+    prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options
 ) -> Tensor:
     """PnP-DM (Wu, Sun, Chen, Zhang, Yue & Bouman 2024), split Gibbs of Vono et al. 2019.
 
@@ -46,18 +50,16 @@ def split_gibbs(
     the error falls as rho_end^4 in KL: exact as rho_end -> 0 with sweeps to mix and inner calls.
     Cost: sweeps * inner calls. Raises ValueError for rho outside the prior's noise levels.
     """
-    ladder = _ladder(prior, data, plan, rho_start, rho_end, decay)
-    if inner < 1:
-        raise ValueError(f"inner must be at least 1 call; got {inner}")
-    error = IsotropicError(prior, data, variance)
-    x = ladder[0] * noise(data._event(len(data)), 0, START)
+    ladder, inner = _ladder(prior, data, walk, options), options.inner
+    error = IsotropicError(prior, data, options.variance)
+    x = ladder[0] * noise(data.like(), 0, START)
     for k, rho in enumerate(ladder):
-        z = conditional_draw(data, x, rho**2, noise, k, langevin)
+        z = conditional_draw(data, x, rho**2, noise, k, options.langevin)
         x = reverse_draw(prior, z, rho, inner, error, noise, k * inner)
         t = prior.sde.time(rho)
         check_finite(x, k, t)
-        if plan.callback is not None:
-            plan.callback(k, t, prior.sde.alpha(t) * z, x)
+        if walk.callback is not None:
+            walk.callback(k, t, prior.sde.alpha(t) * z, x)
     return x
 
 
@@ -95,18 +97,12 @@ def _levels(prior: Prior, rho: float, calls: int) -> list[float]:
     return [rho, *(sde.ratio(t) for t in times[1:])]
 
 
-def _ladder(
-    prior: Prior,
-    data: Measurement,
-    plan: Plan,
-    rho_start: float | None,
-    rho_end: float | None,
-    decay: float | None,
-) -> list[float]:
+def _ladder(prior: Prior, data: Measurement, walk: Walk, options: Options) -> list[float]:
     """rho of every sweep."""
-    sde, sweeps = prior.sde, len(plan.times)
+    sde, sweeps = prior.sde, len(walk.times)
+    rho_start, decay = options.rho_start, options.decay
     least, most = sde.ratio(prior.t_min), sde.ratio(sde.T)
-    end = sde.ratio(plan.times[-1]) if rho_end is None else float(rho_end)
+    end = sde.ratio(walk.times[-1]) if options.rho_end is None else float(options.rho_end)
     if rho_start is None:
         variance = pixel_variance(prior, data.operator.in_shape, data.y.real.dtype)
         rho_start = min(max(3 * math.sqrt(variance), 2 * end), most)
@@ -120,3 +116,14 @@ def _ladder(
     if not 0 < decay < 1:
         raise ValueError(f"decay must lie in (0, 1); got {decay}")
     return [max(end, rho_start * decay**k) for k in range(sweeps)]
+
+
+METHOD = Method(
+    "split-gibbs",
+    Options,
+    split_gibbs,
+    Course(None, steps=100),
+    presets={"paper": {"rho_start": 10.0, "decay": 0.9, "rho_end": 0.3, "inner": 100}},
+    calls=lambda options, steps: steps * options.inner,
+    nonlinear=True,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from operators.linalg import inner, per_item
 
-from ..prior import Prior
-from ..randomness import OTHER, Noise
-from .covariance import pixel_variance
-from .measurement import Measurement
+from ...prior import Prior
+from ...randomness import OTHER, Noise
+from ..covariance import pixel_variance
+from ..measurement import LinearMeasurement
+from ..method import Course, Method, NoOptions, Walk, check_count, check_positive
 
 # Factors on each method's own scale, two a decade.
 STRENGTHS = tuple(10 ** (k / 2) for k in range(-4, 3))
@@ -30,40 +32,62 @@ DB4 = (
 )  # fmt: skip
 
 
-def zero_filled(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+def zero_filled(
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
+) -> Tensor:
     """A^T y."""
     return data.operator.T(data.y)
 
 
-def pseudo_inverse(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+def pseudo_inverse(
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
+) -> Tensor:
     """A^+ y, the least-squares solution of least norm."""
     return data.pinv(data.y)
 
 
-def filtered_back_projection(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
+def filtered_back_projection(
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
+) -> Tensor:
     """The operator's own fbp(y)."""
-    if not hasattr(data.operator, "fbp"):
+    fbp = getattr(data.operator, "fbp", None)
+    if fbp is None:
         raise ValueError(
             f'{type(data.operator).__name__} has no fbp; "pinv" and "tikhonov" take any operator'
         )
-    return data.operator.fbp(data.y)
+    return fbp(data.y)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """strength: on the method's own scale; None each item's best by cross-validation."""
+
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("strength", self.strength)
 
 
 def tikhonov(
-    prior: Prior, data: Measurement, noise: Noise, plan: Any, *, strength: float | None = None
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Strength
 ) -> Tensor:
     """argmin |y - A u|_W^2 + (strength / v) |u|^2, v the prior's pixel variance (CG-SENSE)."""
-    return _fitted(_ridge(prior), data, strength)
+    return _fitted(_ridge(prior), data, options.strength)
+
+
+@dataclass(frozen=True)
+class TotalVariation(Strength):
+    """As of `total_variation`."""
+
+    iterations: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("iterations", self.iterations)
 
 
 def total_variation(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Any,
-    *,
-    strength: float | None = None,
-    iterations: int = 100,
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: TotalVariation
 ) -> Tensor:
     """argmin |y - A u|_W^2 / 2 + (strength / b) sum |grad u|  (Rudin, Osher & Fatemi 1992).
 
@@ -74,20 +98,25 @@ def total_variation(
     start = _ridge(prior)
     b = _length(_gradient(start(data))).flatten(1).mean(1).clamp_min(1e-12)
 
-    def fit(part: Measurement, factor: Tensor) -> Tensor:
-        return _primal_dual(part, start(part), factor / b, iterations)
+    def fit(part: LinearMeasurement, factor: Tensor) -> Tensor:
+        return _primal_dual(part, start(part), factor / b, options.iterations)
 
-    return _fitted(fit, data, strength)
+    return _fitted(fit, data, options.strength)
+
+
+@dataclass(frozen=True)
+class Wavelet(Strength):
+    """As of `wavelet`."""
+
+    iterations: int = 60
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("iterations", self.iterations)
 
 
 def wavelet(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Any,
-    *,
-    strength: float | None = None,
-    iterations: int = 60,
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Wavelet
 ) -> Tensor:
     """argmin |y - A u|_W^2 / 2 + (strength / b) |Psi u|_1, Psi Daubechies-4, cycle-spun.
 
@@ -98,10 +127,10 @@ def wavelet(
     start = _ridge(prior)
     b = _magnitude(psi(start(data))).flatten(1).mean(1).clamp_min(1e-12)
 
-    def fit(part: Measurement, factor: Tensor) -> Tensor:
-        return _admm(part, start(part), factor / b, b, iterations)
+    def fit(part: LinearMeasurement, factor: Tensor) -> Tensor:
+        return _admm(part, start(part), factor / b, b, options.iterations)
 
-    return _fitted(fit, data, strength)
+    return _fitted(fit, data, options.strength)
 
 
 def _ridge(prior: Prior) -> Callable[..., Tensor]:
@@ -111,7 +140,7 @@ def _ridge(prior: Prior) -> Callable[..., Tensor]:
     """
     variance: list[float] = []
 
-    def solve(part: Measurement, factor: Any = 1.0) -> Tensor:
+    def solve(part: LinearMeasurement, factor: Any = 1.0) -> Tensor:
         if not variance:
             variance.append(pixel_variance(prior, part.operator.in_shape, part.y.real.dtype))
         return part.solve(part.backproject(part.y), factor / variance[0])
@@ -120,20 +149,22 @@ def _ridge(prior: Prior) -> Callable[..., Tensor]:
 
 
 def _fitted(
-    fit: Callable[[Measurement, Tensor], Tensor], data: Measurement, strength: float | None
+    fit: Callable[[LinearMeasurement, Tensor], Tensor],
+    data: LinearMeasurement,
+    strength: float | None,
 ) -> Tensor:
     """fit(data, strength), strength the user's or each item's best one."""
     return fit(data, _chosen(fit, data, strength))
 
 
 def _chosen(
-    fit: Callable[[Measurement, Tensor], Tensor], data: Measurement, strength: float | None
+    fit: Callable[[LinearMeasurement, Tensor], Tensor],
+    data: LinearMeasurement,
+    strength: float | None,
 ) -> Tensor:
     """(B,): the user's strength, or each item's best one by its withheld measurements."""
     like = data.gain
     if strength is not None:
-        if not strength > 0:
-            raise ValueError(f"strength must be positive; got {strength}")
         return torch.full_like(like, float(strength))
     u = Noise(0, [0]).uniform(data.y.real[:1], 0, OTHER)
     keep = (u >= 0.1).to(data.y.real.dtype)
@@ -149,7 +180,7 @@ def _chosen(
     return torch.tensor(STRENGTHS, dtype=like.dtype, device=like.device)[best]
 
 
-def _primal_dual(data: Measurement, first: Tensor, lam: Tensor, iterations: int) -> Tensor:
+def _primal_dual(data: LinearMeasurement, first: Tensor, lam: Tensor, iterations: int) -> Tensor:
     """u' = prox_f(u - tau D^T p), p <- P(p + s D (2 u' - u)), tau s |D|^2 = 1, |D|^2 = 8.
 
     prox_f is the operator's own solve. tau balances a primal step of |grad u| against a dual one
@@ -169,7 +200,9 @@ def _primal_dual(data: Measurement, first: Tensor, lam: Tensor, iterations: int)
     return u
 
 
-def _admm(data: Measurement, first: Tensor, lam: Tensor, b: Tensor, iterations: int) -> Tensor:
+def _admm(
+    data: LinearMeasurement, first: Tensor, lam: Tensor, b: Tensor, iterations: int
+) -> Tensor:
     """u = (N + rho)^-1 (A^T W y + rho (z - d)), z = Psi^T soft(Psi (u + d), b), d <- d + u - z."""
     rho = lam / b
     target, weight, limit = data.backproject(data.y), per_item(rho, first), per_item(b, first)
@@ -267,3 +300,25 @@ def _gradient_adjoint(p: Tensor) -> Tensor:
 def _length(p: Tensor) -> Tensor:
     """|p| over both differences and the channels: (B, 1, 1, H, W)."""
     return p.square().sum((1, 2), keepdim=True).sqrt()
+
+
+def _baseline(name: str, draw: Callable[..., Tensor], options: type[Any] = NoOptions) -> Method:
+    return Method(
+        name,
+        options,
+        draw,
+        Course(None),
+        calls=lambda options, steps: 0,
+        needs_noise=False,
+        deterministic=True,
+    )
+
+
+METHODS = (
+    _baseline("zero-filled", zero_filled),
+    _baseline("fbp", filtered_back_projection),
+    _baseline("pinv", pseudo_inverse),
+    _baseline("tikhonov", tikhonov, Strength),
+    _baseline("tv", total_variation, TotalVariation),
+    _baseline("wavelet", wavelet, Wavelet),
+)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from operators.linalg import per_item
 
-from ..prior import Prior
-from ..randomness import Noise
-from ..sde import Time
-from .measurement import Measurement
-
-if TYPE_CHECKING:
-    from .methods import Plan
+from ...prior import Prior
+from ...randomness import Noise
+from ...sde import Time
+from ..measurement import LinearMeasurement
+from ..method import Course, Method, Walk, check_count, check_share
 
 
 class ChannelWise(Prior):
@@ -59,14 +57,20 @@ class ChannelWise(Prior):
         return function(x.flatten(0, 1)[:, None], t).reshape(x.shape)
 
 
+@dataclass(frozen=True)
+class Options:
+    """As of `score_mri`."""
+
+    lam: float | None = None
+    sense_every: int | None = None
+
+    def __post_init__(self) -> None:
+        check_share("lam", self.lam)
+        check_count("sense_every", self.sense_every)
+
+
 def score_mri(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    lam: float | None = None,
-    sense_every: int | None = None,
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
 ) -> Tensor:
     """Score-MRI (Chung & Ye 2022), alg. 2 to 5: x <- x + lam A^T (alpha y - A x) / |A|^2.
 
@@ -82,29 +86,26 @@ def score_mri(
     lam None: r^2 / (r^2 + level^2), r = sigma / alpha and level the data's noise; preset "paper":
     1. Approximates the law of x_t given y by that of an x_t whose measured part has no noise.
     """
-    if lam is not None and not 0 <= lam <= 1:
-        raise ValueError(f"lam must lie in [0, 1]; got {lam}")
-    if sense_every is not None and sense_every < 1:
-        raise ValueError(f"sense_every must be at least 1; got {sense_every}")
-    every = max(1, len(plan.times) // 10) if sense_every is None else sense_every
-    consistent = _Consistency(data, lam)
-    sense, turns = getattr(data.operator, "sense", None), _Turns(plan.times, every)
+    every = options.sense_every or max(1, len(walk.times) // 10)
+    consistent = _Consistency(data, options.lam)
+    sense, turns = getattr(data.operator, "sense", None), _Turns(walk.times, every)
 
     def hook(x: Tensor, t: float) -> Tensor:
         known = prior.sde.alpha(t) * data.y
         x = consistent(x, known, prior.sde.ratio(t))
-        mu = None if sense is None else turns(t)
-        return x if mu is None else x + mu * sense(x, known)
+        if sense is None or (mu := turns(t)) is None:
+            return x
+        return x + mu * sense(x, known)
 
-    x0_hat = plan.sample(prior, data, noise, hook)
+    x0_hat = walk.sample(prior, data, noise, hook)
     # The last step denoises, so that only a step after it leaves the data as they are.
-    return consistent(x0_hat, data.y, prior.sde.ratio(plan.times[-1]))
+    return consistent(x0_hat, data.y, prior.sde.ratio(walk.times[-1]))
 
 
 class _Consistency:
     """x + lam A^T (known - A x) / |A|^2."""
 
-    def __init__(self, data: Measurement, lam: float | None):
+    def __init__(self, data: LinearMeasurement, lam: float | None):
         self.A, self.lam, self.level = data.operator, lam, data.level
         self.norm2 = self.A.norm().to(data.y.real) ** 2
 
@@ -125,3 +126,19 @@ class _Turns:
     def __call__(self, t: float) -> float | None:
         # A time returns for each corrector step; the SENSE step is taken at its first.
         return self.mu.pop(float(t), None)
+
+
+METHOD = Method(
+    "score-mri",
+    Options,
+    score_mri,
+    Course("pc", steps=250),
+    presets={
+        "paper": {
+            "lam": 1.0,
+            "steps": 2000,
+            "kind": "uniform",
+            "sampler_options": {"corrector_options": {"snr": 0.16}},
+        }
+    },
+)

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from operators.spectral import inverse
 
-from ..prior import Prior
-from ..randomness import PREDICTOR, START, Noise
-from ..sampling.driver import integrate, start
-from .measurement import Measurement
-from .moments import IsotropicError
+from ...prior import Prior
+from ...randomness import PREDICTOR, START, Noise
+from ...sampling.driver import integrate
+from ..measurement import LinearMeasurement
+from ..method import Course, Method, Walk, check_share, start_of
+from ..moments import IsotropicError
 
-if TYPE_CHECKING:
-    from .methods import Plan
+
+@dataclass(frozen=True)
+class Options:
+    """As of `ddrm`."""
+
+    eta: float = 0.85
+    eta_b: float | None = None
+
+    def __post_init__(self) -> None:
+        check_share("eta", self.eta)
+        check_share("eta_b", self.eta_b)
 
 
 def ddrm(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    eta: float = 0.85,
-    eta_b: float | None = None,
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
 ) -> Tensor:
     """DDRM (Kawar, Elad, Ermon & Song 2022), A = U diag(s) V^T, in xbar = V^T x / alpha.
 
@@ -40,19 +45,14 @@ def ddrm(
     1): itself. Approximates x_0 given x_t and y by a point. One call a step; ValueError for an
     operator without singular values or noise that differs within an item.
     """
-    for name, value in (("eta", eta), ("eta_b", 1.0 if eta_b is None else eta_b)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in [0, 1]; got {value}")
-    step = _Step(prior, data, noise, eta, eta_b)
-    return integrate(step, prior, step.begin(plan.times[0]), plan.times, callback=plan.callback)
+    step = _Step(prior, data, noise, options)
+    return integrate(step, prior, step.begin(walk.times[0]), walk.times, callback=walk.callback)
 
 
 class _Step:
     """The three cases of DDRM, for all coefficients at once."""
 
-    def __init__(
-        self, prior: Prior, data: Measurement, noise: Noise, eta: float, eta_b: float | None
-    ):
+    def __init__(self, prior: Prior, data: LinearMeasurement, noise: Noise, options: Options):
         svd = getattr(data.operator, "svd", None)
         if svd is None or not data.shared:
             what = "has no singular values (svd)" if svd is None else "is weighted within an item"
@@ -61,9 +61,8 @@ class _Step:
                 "takes any operator and noise"
             )
         self.prior, self.noise, self.svd = prior, noise, svd
-        self.shape, self.y = (len(data), *data.operator.in_shape), data.y
-        self.eta, self.eta_b = eta, eta_b
-        self.error = None if eta_b is not None else IsotropicError(prior, data)
+        self.data, self.eta, self.eta_b = data, options.eta, options.eta_b
+        self.error = None if self.eta_b is not None else IsotropicError(prior, data)
         projected = svd.Ut(data.y)
         s = svd.s.to(projected)
         self.known = (s > 0).expand_as(projected)
@@ -74,9 +73,7 @@ class _Step:
     def begin(self, t: float) -> Tensor:
         """x_T: y_i with the noise that is missing to r_T, the SDE's start where s_i = 0."""
         r, alpha = self.prior.sde.ratio(t), self.prior.sde.alpha(t)
-        xT = start(
-            self.prior, self.shape, self.noise, dtype=self.y.real.dtype, device=self.y.device
-        )
+        xT = start_of(self.prior, self.data, self.noise)
         z = self.svd.Vt(self.noise(xT, 1, START))
         rest = (r**2 - self.level**2).clamp_min(0).sqrt()
         told = self.known & (self.level < r)
@@ -101,3 +98,14 @@ class _Step:
 def _weight(v: float, n: Tensor) -> Tensor:
     """v / (v + n^2), for which w n <= r / 2 since v <= r^2: one rule above and below n."""
     return v / (v + n**2)
+
+
+METHOD = Method(
+    "ddrm",
+    Options,
+    ddrm,
+    Course(None, steps=100),
+    presets={"paper": {"eta": 0.85, "eta_b": 1.0, "steps": 20, "kind": "uniform"}},
+    calls=lambda options, steps: steps,
+    needs_noise=False,
+)

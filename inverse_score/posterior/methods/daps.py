@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..prior import Prior
-from ..randomness import PREDICTOR, Noise
-from ..sampling.driver import integrate, start
-from ..sampling.grid import make_grid
-from .measurement import Measurement
-from .moments import IsotropicError
-from .perturbation import conditional_draw
-
-if TYPE_CHECKING:
-    from .methods import Plan
+from ...prior import Prior
+from ...randomness import PREDICTOR, Noise
+from ...sampling.driver import integrate
+from ...sampling.grid import make_grid
+from ..measurement import Measurement
+from ..method import Course, Method, Walk, check_count, check_positive, start_of
+from ..moments import IsotropicError
+from ..perturbation import conditional_draw
 
 
-def daps(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    ode_calls: int = 1,
-    scale: float | None = None,
-    langevin: int | None = None,
-) -> Tensor:
+@dataclass(frozen=True)
+class Options:
+    """As of `daps`."""
+
+    ode_calls: int = 1
+    scale: float | None = None
+    langevin: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("ode_calls", self.ode_calls)
+        check_positive("scale", self.scale)
+
+
+def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options) -> Tensor:
     """Decoupled annealing (Zhang, Chu, Berner, Meng, Anandkumar & Song 2025), alg. 1.
 
     At every level r = sigma / alpha: m from x_t by `ode_calls` Euler steps of the
@@ -40,24 +42,19 @@ def daps(
     p(x_0 | x_t) by an isotropic Gaussian, which a smooth prior becomes as r -> 0: exact as the
     last level -> 0 with ever more levels. One x_0 a level: (levels - 1) * ode_calls + 1 calls.
     """
-    if ode_calls < 1:
-        raise ValueError(f"ode_calls must be at least 1; got {ode_calls}")
-    if scale is not None and not scale > 0:
-        raise ValueError(f"scale must be positive; got {scale}")
-    sde = prior.sde
+    sde, scale = prior.sde, options.scale
     error = IsotropicError(prior, data) if scale is None else None
-    end = plan.times[-1]
+    end = walk.times[-1]
 
     def step(k, x, t, s):
         r = sde.ratio(t)
-        m = flow(prior, x, t, end, ode_calls)
+        m = flow(prior, x, t, end, options.ode_calls)
         v = error(r) if error is not None else (scale * r) ** 2
-        x0 = conditional_draw(data, m, v, noise, k, langevin)
+        x0 = conditional_draw(data, m, v, noise, k, options.langevin)
         return sde.alpha(s) * x0 + sde.sigma(s) * noise(x, k, PREDICTOR), m
 
-    shape = (len(data), *data.operator.in_shape)
-    xT = start(prior, shape, noise, dtype=data.y.real.dtype, device=data.y.device)
-    return integrate(step, prior, xT, plan.times, callback=plan.callback)
+    xT = start_of(prior, data, noise)
+    return integrate(step, prior, xT, walk.times, callback=walk.callback)
 
 
 def flow(prior: Prior, x: Tensor, t: float, end: float, calls: int) -> Tensor:
@@ -71,3 +68,14 @@ def flow(prior: Prior, x: Tensor, t: float, end: float, calls: int) -> Tensor:
         x0_hat = prior.denoise(x, a)
         x = sde.alpha(b) * x0_hat + sde.sigma(b) / sde.sigma(a) * (x - sde.alpha(a) * x0_hat)
     return prior.denoise(x, times[-1])
+
+
+METHOD = Method(
+    "daps",
+    Options,
+    daps,
+    Course(None, steps=200),
+    presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},
+    calls=lambda options, steps: (steps - 1) * options.ode_calls + 1,
+    nonlinear=True,
+)

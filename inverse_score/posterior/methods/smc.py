@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from operators.linalg import inner
 
-from ..prior import Prior
-from ..randomness import PREDICTOR, START, Noise
-from ..sampling.driver import check_finite
-from .measurement import Measurement
-from .moments import IsotropicError
-from .perturbation import gaussian_draw
+from ...prior import Prior
+from ...randomness import PREDICTOR, START, Noise
+from ...sampling.driver import check_finite
+from ..measurement import LinearMeasurement
+from ..method import Course, Method, Walk, check_count, check_positive, check_share
+from ..moments import IsotropicError
+from ..perturbation import gaussian_draw
 
-if TYPE_CHECKING:
-    from .methods import Plan
+
+@dataclass(frozen=True)
+class Options:
+    """As of `smc`."""
+
+    num_particles: int = 16
+    variance: float | None = None
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_count("num_particles", self.num_particles)
+        check_positive("variance", self.variance)
+        check_share("threshold", self.threshold)
 
 
 def smc(
-    prior: Prior,
-    data: Measurement,
-    noise: Noise,
-    plan: Plan,
-    *,
-    num_particles: int = 16,
-    variance: float | None = None,
-    threshold: float = 0.5,
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
 ) -> Tensor:
     """Twisted diffusion sampler (Wu, Trippe, Naesseth, Blei & Cunningham 2023), moment-matched.
 
@@ -42,19 +47,16 @@ def smc(
     returned), resampled systematically by `noise` when 1 / sum w^2 < threshold * num_particles.
     Exact as num_particles and steps -> infinity. No vjp; steps * num_particles calls.
     """
-    if num_particles < 1 or not 0 <= threshold <= 1:
-        raise ValueError(
-            f"need num_particles >= 1 and 0 <= threshold <= 1; got {num_particles}, {threshold}"
-        )
-    swarm = _Swarm(prior, data, noise, int(num_particles), IsotropicError(prior, data, variance))
-    log_w = swarm.begin(plan.times[0])
-    for k, (t, s) in enumerate(zip(plan.times[:-1], plan.times[1:], strict=True)):
-        if plan.callback is not None:
-            plan.callback(k, t, prior.sde.alpha(t) * swarm.u[:, 0], swarm.x0_hat[:, 0])
+    error = IsotropicError(prior, data, options.variance)
+    swarm = _Swarm(prior, data, noise, int(options.num_particles), error)
+    log_w = swarm.begin(walk.times[0])
+    for k, (t, s) in enumerate(zip(walk.times[:-1], walk.times[1:], strict=True)):
+        if walk.callback is not None:
+            walk.callback(k, t, prior.sde.alpha(t) * swarm.u[:, 0], swarm.x0_hat[:, 0])
         log_w = swarm.move(k, t, s, log_w)
         check_finite(swarm.x0_hat, k, s)
-        log_w = swarm.resample(k, log_w, threshold)
-    swarm.resample(len(plan.times), log_w, 1.0)
+        log_w = swarm.resample(k, log_w, options.threshold)
+    swarm.resample(len(walk.times), log_w, 1.0)
     return swarm.x0_hat[:, 0]
 
 
@@ -62,14 +64,19 @@ class _Swarm:
     """States u = x / alpha and x0_hat, both (B, P, *event), of P particles a row."""
 
     def __init__(
-        self, prior: Prior, data: Measurement, noise: Noise, count: int, error: IsotropicError
+        self,
+        prior: Prior,
+        data: LinearMeasurement,
+        noise: Noise,
+        count: int,
+        error: IsotropicError,
     ):
         self.prior, self.data, self.noise, self.count = prior, data, noise, count
         self.error = error
 
     def begin(self, t: float) -> Tensor:
         """Draws of the SDE's start and their first log weights (B, P)."""
-        sde, like = self.prior.sde, self.data._event(len(self.data))
+        sde, like = self.prior.sde, self.data.like()
         mean, std = sde.terminal(tuple(like.shape))
         draws = [mean.to(like) + std * self.noise(like, p, START) for p in range(self.count)]
         self.u = torch.stack(draws, 1) / sde.alpha(t)
@@ -128,3 +135,12 @@ class _Swarm:
         e = self.data.residual(x)
         white, g = self.data.weights.sqrt() * e, self.data.backproject(e)
         return -0.5 * (inner(white, white) - inner(g, self.data.solve(g, 1 / v)))
+
+
+METHOD = Method(
+    "smc",
+    Options,
+    smc,
+    Course(None, steps=50),
+    calls=lambda options, steps: steps * options.num_particles,
+)
