@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
 
 from inverse_score import solve
 from inverse_score.posterior import METHODS, measure, resolve
 from inverse_score.posterior.auto import BUDGETS
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
 from operators import CartesianMRI, Grayscale, Mask, Radon
 from operators.detection import Magnitude
 
