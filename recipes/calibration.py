@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from operators.coils import calibration_size, espirit
 from operators.fourier import fft2c, ifft2c
+from operators.mri.coils import calibration_size, espirit
 
 # Of the half-width of k-space: samples beyond are noise and little else.
 BORDER = 0.85
@@ -120,7 +120,7 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibration_region(mask: Tensor) -> tuple[int, int]:
-    """operators.coils.calibration_size of mask (H, W), as BadInput where there is none."""
+    """operators.mri.coils.calibration_size of mask (H, W), as BadInput where there is none."""
     try:
         return calibration_size(mask)
     except ValueError as error:

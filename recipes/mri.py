@@ -19,9 +19,9 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
-from operators.coils import espirit, low_resolution, unit_norm
 from operators.linear import as_complex
 from operators.mri import CartesianMRI
+from operators.mri.coils import espirit, low_resolution, unit_norm
 
 from . import calibration
 from .problem import Problem

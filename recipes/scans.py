@@ -17,8 +17,8 @@ from inverse_score.errors import BadInput
 from inverse_score.io.scan import Scan, centre_crop
 from inverse_score.prior import Prior
 from operators.ct import Radon
-from operators.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 from operators.linear import as_complex
+from operators.mri.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 
 from .calibration import calibration_region, central_box, crop_readout
 from .ct import ct
@@ -209,7 +209,7 @@ def _fitting(mask: np.ndarray, scan: Scan) -> np.ndarray:
 def undersample(
     kind: str, shape: tuple[int, int], encoded: np.ndarray, acc: float, seed: int
 ) -> np.ndarray:
-    """A pattern of operators.kspace, (W,) or (H, W), within the encoded columns."""
+    """A pattern of operators.mri.kspace, (W,) or (H, W), within the encoded columns."""
     columns = np.flatnonzero(encoded)
     acquired = (int(columns[0]), int(columns[-1]) + 1)
     if kind in COLUMN_KINDS:

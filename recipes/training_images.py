@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inverse_score.io.scan import Scan, centre_crop
-from operators.coils import low_resolution, unit_norm
 from operators.fourier import ifft2c
+from operators.mri.coils import low_resolution, unit_norm
 
 from . import calibration
 

@@ -8,7 +8,7 @@ from inverse_score import GaussianPrior, solve
 from inverse_score.posterior.score_mri import ChannelWise
 from inverse_score.sde import VPSDE
 from operators import CartesianMRI, check_adjoint
-from operators.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
+from operators.mri.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
 
 COLUMNS = torch.tensor([1, 0, 1, 1], dtype=torch.bool)
 

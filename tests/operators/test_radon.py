@@ -133,8 +133,8 @@ def test_tiles_give_the_operator_that_one_tile_gives(share, monkeypatch):
     limit = share * whole.memory(torch.float64)["bytes"] * 1.1
     x = torch.rand(2, 1, 65, 65, dtype=torch.float64)
     y = whole(x)
-    monkeypatch.setattr("operators.stored._TILE", 1000)
-    monkeypatch.setattr("operators.stored._SCATTERED_TILE", 1000)
+    monkeypatch.setattr("operators.ct.stored._TILE", 1000)
+    monkeypatch.setattr("operators.ct.stored._SCATTERED_TILE", 1000)
     A = scan(65, views=48, memory_limit=limit)
     stored = A.projector(x).stored
     assert len(stored.tiles) == 4

@@ -11,7 +11,7 @@ from inverse_score import VPSDE, GaussianPrior
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.fastmri import open_fastmri
 from operators import CartesianMRI, Radon, as_channels, as_complex, column_mask, fft2c, ifft2c
-from operators.coils import low_resolution, unit_norm
+from operators.mri.coils import low_resolution, unit_norm
 from recipes import calibration, ct, mri
 from recipes.ct import sinogram_noise_std
 from recipes.scans import CTScan, MRIScan

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..linear import LinearOperator
+from ..spectral import Transform
 from .filtering import fbp
 from .geometry import checked_geometry, read_angles
-from .linear import LinearOperator
 from .projector import Project, Projector
-from .spectral import Transform
 
 WATER = 0.0193  # 1 / mm at about 70 keV
 
@@ -24,7 +24,7 @@ class Radon(LinearOperator):
     image_size: n or (H, W). angles: (A,) radians, any set (sparse, limited); equispaced ones in
     float32 are read without its rounding. detectors: their
     number, default as many as see the whole image. geometry: "parallel", "fan-flat" or
-    "fan-arc" (conventions: operators.geometry.Geometry, those of ASTRA). Lengths in mm:
+    "fan-arc" (conventions: operators.ct.geometry.Geometry, those of ASTRA). Lengths in mm:
     pixel_size, detector_spacing (default: one pixel at the axis), detector_offset (off-centre
     rotation: the detector's middle relative to the axis), source_distance and detector_distance
     from the axis (fan beams). y is in units of x times mm. rays_per_bin: a reading is the mean
@@ -101,7 +101,7 @@ class Radon(LinearOperator):
         return torch.device("cpu")
 
     def fbp(self, y: Tensor, filter: str = "ramp") -> Tensor:
-        """Filtered backprojection, filter one of operators.filtering.FILTERS: -> (B, C, H, W)."""
+        """Filtered backprojection -> (B, C, H, W), filter one of operators.ct.filtering.FILTERS."""
         self._check_out(y)
         size = (self.in_shape[1], self.in_shape[2])
         flat = y.flatten(0, 1)

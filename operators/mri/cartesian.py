@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .fourier import LAST_TWO, fft2c, ifft2c
-from .linalg import per_item
-from .linear import LinearOperator, Resolvent, as_channels, as_complex
-from .masks import checked_mask
+from ..fourier import LAST_TWO, fft2c, ifft2c
+from ..linalg import per_item
+from ..linear import LinearOperator, Resolvent, as_channels, as_complex
+from ..masks import checked_mask
+from ..spectral import SVD, Transform, safe_inverse, transform_of
 from .rows import RowResolvent
-from .spectral import SVD, Transform, safe_inverse, transform_of
 
 # Entries of a block of rows that a thread takes at once: 1 MB an array in complex64.
 _SHARE = 1 << 17

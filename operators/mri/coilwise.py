@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .fourier import fft2c, ifft2c
-from .linear import LinearOperator
-from .mri import CartesianMRI
-from .spectral import SVD, Transform, transform_of
+from ..fourier import fft2c, ifft2c
+from ..linear import LinearOperator
+from ..spectral import SVD, Transform, transform_of
+from .cartesian import CartesianMRI
 
 
 class RealImage(LinearOperator):

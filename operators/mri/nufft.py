@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator, as_channels, as_complex
-from .mri import _checked_maps
+from ..linear import LinearOperator, as_channels, as_complex
+from .cartesian import _checked_maps
 
 
 class NonCartesianMRI(LinearOperator):
