@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linear import LinearOperator
+from ..linear import Forms, LinearOperator
 from ..spectral import Transform
 from .filtering import fbp
 from .geometry import checked_geometry, read_angles
@@ -153,17 +153,19 @@ class Radon(LinearOperator):
         )
 
     @property
-    def transform(self) -> Transform:
+    def forms(self) -> Forms:
+        return Forms.of(self, fbp=self.fbp, make_transform=self._transform)
+
+    def _transform(self) -> Transform | None:
         """T: the full scan that this one is a part of, T_inv its FBP (so not exact).
 
-        As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views.
+        As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views. None where
+        these do not lie on equispaced ones.
         """
         try:
             whole, place = self.full()
-        except ValueError as error:
-            raise AttributeError(
-                f"Radon has a transform only on equispaced views: {error}"
-            ) from error
+        except ValueError:
+            return None
         index = torch.from_numpy(place)
         mask = torch.zeros(1, 1, whole.out_shape[1], 1)
         mask[:, :, index] = 1.0
@@ -172,7 +174,7 @@ class Radon(LinearOperator):
             z = y.new_zeros(y.shape[0], *whole.out_shape)
             return z.index_copy(2, index.to(y.device), y)
 
-        return Transform(whole.forward, whole.fbp, mask, embed, exact=False)
+        return Transform(whole.forward, whole.fbp, mask, embed, exact=False, entrywise=True)
 
     def memory(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         """Bytes stored on the CPU, share of the distinct rays stored, copies by symmetry.

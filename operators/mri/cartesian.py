@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..fourier import LAST_TWO, fft2c, ifft2c
 from ..linalg import per_item
-from ..linear import LinearOperator, Resolvent, as_channels, as_complex
+from ..linear import Forms, LinearOperator, Resolvent, as_channels, as_complex
 from ..masks import checked_mask
-from ..spectral import SVD, Transform, safe_inverse, transform_of
+from ..spectral import SVD, safe_inverse
 from .rows import RowResolvent
 
 # Entries of a block of rows that a thread takes at once: 1 MB an array in complex64.
@@ -100,29 +100,31 @@ class CartesianMRI(LinearOperator):
         mask = self.mask.to(device=like.device, dtype=like.dtype)
         return mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, *_rows_columns(mask))
 
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
+    @property
+    def forms(self) -> Forms:
+        if self.sens_maps is not None:
+            return Forms.of(self, near=self._near)
+        return Forms.of(self, svd=self._svd, solve=self._solve, pinv=self.adjoint)
+
+    def _solve(self, b: Tensor, rho: float | Tensor, weights: Tensor | None) -> Tensor:
         # Without maps A^T W A is diagonal in k-space, whatever the weights, and a convolution, so
         # that shifts cancel (see _normal).
-        if self.sens_maps is not None:
-            return None
         diagonal = self._full_mask(b) * (1.0 if weights is None else weights.to(b))
         inverse = torch.fft.ifftshift(safe_inverse(diagonal, per_item(rho, b))[:, 0], dim=LAST_TWO)
         dim = (-1,) if inverse.shape[-2] == 1 else LAST_TWO
         return as_channels(_filtered(as_complex(b), inverse, dim))
 
-    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
-        if self.sens_maps is None:
-            return super().resolvent(weights)
-        if self.mask.ndim > 1 or not RowResolvent.fits(self.sens_maps):
+    def _near(self, weights: Tensor | None) -> Resolvent | None:
+        """By whole columns, see `rows`; None for masks and weights that join rows."""
+        maps = cast(Tensor, self.sens_maps)
+        if self.mask.ndim > 1 or not RowResolvent.fits(maps):
             return None
         if weights is None:
             return self._rows
         if weights.numel() != weights.shape[-1]:
             return None
         # A number a column joins the mask.
-        return RowResolvent(self.mask.to(weights) * weights.flatten(), self.sens_maps)
+        return RowResolvent(self.mask.to(weights) * weights.flatten(), maps)
 
     @cached_property
     def _rows(self) -> RowResolvent:
@@ -135,14 +137,8 @@ class CartesianMRI(LinearOperator):
             vars(item)["_rows"] = self._rows[chosen]
         return item
 
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
-        return self.adjoint(y) if self.sens_maps is None else None
-
-    @property
-    def svd(self) -> SVD:
+    def _svd(self) -> SVD:
         """Without maps: V^T x = (Re, Im) of F x, s = mask."""
-        if self.sens_maps is not None:
-            raise AttributeError("CartesianMRI has an svd only without sens_maps")
         mask = self.mask.to(torch.float32)
         s = mask[:, None] if mask.ndim == 3 else mask.reshape(1, 1, *_rows_columns(mask))
 
@@ -152,11 +148,7 @@ class CartesianMRI(LinearOperator):
         def Ut(y: Tensor) -> Tensor:
             return as_channels((y * self._full_mask(y.real))[:, 0])
 
-        return SVD(s, _from_kspace, _to_kspace, U, Ut)
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
+        return SVD(s, _from_kspace, _to_kspace, U, Ut, True)
 
     @property
     def num_measured(self) -> int | Tensor:
