@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..linear import LinearOperator, as_channels, as_complex
-from .cartesian import _checked_maps
+from .parameters import checked_maps
 
 
 class NonCartesianMRI(LinearOperator):
@@ -42,7 +42,7 @@ class NonCartesianMRI(LinearOperator):
             raise ValueError(f"trajectory must be (K, 2); got {tuple(trajectory.shape)}")
         if not bool((trajectory.abs() <= math.pi + 1e-6).all()):
             raise ValueError("trajectory must be finite, in radians per pixel within [-pi, pi]")
-        self.sens_maps, batch, coils = _checked_maps(sens_maps, H, W)
+        self.sens_maps, batch, coils = checked_maps(sens_maps, H, W)
         super().__init__((2, H, W), (coils, len(trajectory)), batch)
         self._per_item = () if batch is None else ("sens_maps",)
         self.trajectory, self.accuracy = trajectory, accuracy
