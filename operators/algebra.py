@@ -149,7 +149,8 @@ class Diagonal(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return self.diagonal.to(device=x.device, dtype=x.real.dtype) * x
 
-    adjoint = forward
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
 
     @property
     def forms(self) -> Forms:

@@ -89,10 +89,10 @@ def _gap(found: Tensor, expected: Tensor) -> float:
 
 def _svd_gap(P: Probe, seed: int) -> float:
     """V orthogonal, U orthonormal where s > 0, A = U s V^T, A^T = V s U^T; entrywise if it says."""
-    Vt = P.matrix(lambda f: f.svd.Vt, P.x)
+    Vt = P.matrix(lambda f: cast(SVD, f.svd).Vt, P.x)
     z = _coefficients(P)
-    V, U = P.matrix(lambda f: f.svd.V, z), P.matrix(lambda f: f.svd.U, z)
-    Ut = P.matrix(lambda f: f.svd.Ut, P.y)
+    V, U = P.matrix(lambda f: cast(SVD, f.svd).V, z), P.matrix(lambda f: cast(SVD, f.svd).U, z)
+    Ut = P.matrix(lambda f: cast(SVD, f.svd).Ut, P.y)
     svd = _svd(P)
     if svd.s.ndim != z.ndim:
         raise ValueError(f"forms.svd.s must have z's {z.ndim} axes; got {tuple(svd.s.shape)}")
@@ -131,8 +131,8 @@ def _row_gram_gap(P: Probe, seed: int) -> float:
 
 def _transform_gap(P: Probe, seed: int) -> float:
     """embed(A x) = Lambda T x, T_inv T = 1 where exact; a row of embed may be as large as 1 / s."""
-    T = P.matrix(lambda f: f.transform.T, P.x)
-    E = P.matrix(lambda f: f.transform.embed, P.y)
+    T = P.matrix(lambda f: cast(Transform, f.transform).T, P.x)
+    E = P.matrix(lambda f: cast(Transform, f.transform).embed, P.y)
     form = cast(Transform, P.one.transform)
     shape = form.T(P.x[:1]).shape[1:]
     mask = form.mask.double().expand(1, *shape).reshape(-1)
@@ -144,7 +144,7 @@ def _transform_gap(P: Probe, seed: int) -> float:
         _check_entrywise("transform", E)
     if not form.exact:
         return gap
-    inverse = P.matrix(lambda f: f.transform.T_inv, T.T.reshape(-1, *shape))
+    inverse = P.matrix(lambda f: cast(Transform, f.transform).T_inv, T.T.reshape(-1, *shape))
     return max(gap, _gap(inverse, torch.eye(len(P.x)).double()))
 
 

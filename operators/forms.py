@@ -179,8 +179,10 @@ def _scaled_near(inner: Near, a: float | Tensor) -> Near:
         square = a**2
 
         def at(rho: float | Tensor) -> Map:
-            both = isinstance(square, Tensor) and isinstance(rho, Tensor)
-            solve = found(rho / (square.to(rho) if both else square))
+            if isinstance(square, Tensor) and isinstance(rho, Tensor):
+                solve = found(rho / square.to(rho))
+            else:
+                solve = found(rho / square)
             return lambda b: solve(b / per_item(square, b))
 
         return at

@@ -39,8 +39,8 @@ class Identity(LinearOperator):
 
     @property
     def forms(self) -> Forms:
-        ones = torch.ones([1] * (len(self.in_shape) + 1))
-        return Forms.of(self, row_gram=ones, svd=lambda: SVD(ones, *[lambda v: v] * 4, True))
+        ones, same = torch.ones([1] * (len(self.in_shape) + 1)), lambda v: v
+        return Forms.of(self, row_gram=ones, svd=lambda: SVD(ones, same, same, same, same, True))
 
 
 class Mask(LinearOperator):
@@ -62,7 +62,8 @@ class Mask(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return self.mask.to(x) * x
 
-    adjoint = forward
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.forward(x)

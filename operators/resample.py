@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -140,7 +141,8 @@ def _bicubic_matrix(size: int, factor: int) -> Tensor:
     """(size / factor, size) float64: periodic antialiased cubic resampling, rows sum to 1."""
     centre = torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
     distance = torch.arange(size, dtype=torch.float64)[None] - centre[:, None]
-    weight = sum(_keys((distance + period * size) / factor) for period in range(-3, 4))
+    periods = range(-3, 4)
+    weight = cast(Tensor, sum(_keys((distance + period * size) / factor) for period in periods))
     return weight / weight.sum(1, keepdim=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,7 +119,7 @@ class Radon(LinearOperator):
         """
         period = np.pi if self.geometry.kind == "parallel" else 2 * np.pi
         angles = np.asarray(self.angles)
-        diagonal = int(np.ceil(np.hypot(*self.in_shape[1:])))
+        diagonal = math.ceil(math.hypot(*self.in_shape[1:]))
         candidates = range(len(angles), 8 * diagonal) if views is None else [views]
         for count in candidates:
             place = np.mod(angles - angles[0], period) / period * count

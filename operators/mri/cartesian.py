@@ -137,7 +137,7 @@ class CartesianMRI(LinearOperator):
         coils, H, _ = self.out_shape
         rows = H if self.mask.ndim == 1 else 1
         if self.mask.ndim == 3:
-            return 2 * coils * self.mask.flatten(1).sum(1).expand(self.batch)
+            return 2 * coils * self.mask.flatten(1).sum(1).expand(self.batch or 1)
         return 2 * coils * rows * int(self.mask.sum())
 
 

@@ -34,7 +34,7 @@ class NonCartesianMRI(LinearOperator):
         accuracy: float | None = None,
     ):
         try:
-            import pytorch_finufft  # noqa: F401
+            import pytorch_finufft  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError("NonCartesianMRI needs pip install inverse-score[nufft]") from error
         H, W = tuple(image_shape)[-2:]
@@ -53,7 +53,7 @@ class NonCartesianMRI(LinearOperator):
         return points, {"eps": self.accuracy or (1e-13 if double else 1e-6)}
 
     def forward(self, x: Tensor) -> Tensor:
-        import pytorch_finufft
+        import pytorch_finufft  # pyright: ignore[reportMissingImports]
 
         image = as_complex(x)[:, None]
         if self.sens_maps is not None:
@@ -65,7 +65,7 @@ class NonCartesianMRI(LinearOperator):
         return y / math.sqrt(math.prod(self.in_shape[1:]))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        import pytorch_finufft
+        import pytorch_finufft  # pyright: ignore[reportMissingImports]
 
         points, options = self._options(y)
         image = pytorch_finufft.functional.finufft_type1(
