@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Forms", "LinearOperator", "Resolvent", "Shape", "as_channels", "as_complex"]
 
-FORMS = ("svd", "row_gram", "transform", "fbp", "sense")
-
 
 class LinearOperator:
     """y = A x. Subclasses write `forward` and `adjoint`, both batch first and without checks."""
@@ -296,13 +294,6 @@ class LinearOperator:
 
     def _weights(self, weights: Tensor, batch: int) -> Tensor:
         return checked_weights(weights, (batch, *self.out_shape))
-
-    def __getattr__(self, name: str) -> Any:
-        # The forms under their own names, until their callers ask for `forms`.
-        form = getattr(self.forms, name) if name in FORMS else None
-        if form is None:
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        return form
 
     def __repr__(self) -> str:
         items = "" if self.batch is None else f", {self.batch} items"

@@ -17,7 +17,7 @@ _TABLE = "auto_methods.json"
 
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, Any]]]:
-    """budget -> operator class, or "default" -> method and options; written by the benchmark.
+    """budget -> family of operators, or "default" -> method and options; written by the benchmark.
 
     `python -m recipes.benchmarks.posteriors --write-table` measures and writes it, with the
     figures by which each was chosen under "measured".
@@ -30,11 +30,7 @@ def choose(prior: Prior, data: Measurement, budget: str) -> tuple[str, dict[str,
     if budget not in BUDGETS:
         raise ValueError(f'budget must be "fast" or "accurate"; got {budget!r}')
     rows = table()[budget]
-    operator = data.operator
-    # The table goes by class names; what a recipe scales is still the same operator.
-    while type(operator).__name__ == "Scaled":
-        operator = operator.operator
-    entry = dict(rows.get(type(operator).__name__, rows["default"]))
+    entry = dict(rows.get(data.operator.forms.family, rows["default"]))
     entry.pop("measured", None)
     method, why = entry.pop("method"), f"auto, {budget}"
     if data.exact:

@@ -42,11 +42,12 @@ def pseudo_inverse(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> 
 
 def filtered_back_projection(prior: Prior, data: Measurement, noise: Noise, plan: Any) -> Tensor:
     """The operator's own fbp(y)."""
-    if not hasattr(data.operator, "fbp"):
+    fbp = data.operator.forms.fbp
+    if fbp is None:
         raise ValueError(
             f'{type(data.operator).__name__} has no fbp; "pinv" and "tikhonov" take any operator'
         )
-    return data.operator.fbp(data.y)
+    return fbp(data.y)
 
 
 def tikhonov(

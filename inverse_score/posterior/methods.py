@@ -174,8 +174,8 @@ def _run_ddnm(
 
 def _run_replacement(prior: Prior, data: Measurement, noise: Noise, plan: Plan) -> Tensor:
     """Replace the measured part by y at the state's noise (Song et al. 2021, app. I.2, I.3)."""
-    exact = getattr(getattr(data.operator, "transform", None), "exact", False)
-    if not exact:
+    transform = data.operator.forms.transform
+    if transform is None or not transform.exact:
         raise ValueError(
             f"{type(data.operator).__name__} does not measure part of an invertible transform of "
             'x, which "replacement" needs; "song22" and "moment-matching" take any operator'

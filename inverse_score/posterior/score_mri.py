@@ -88,7 +88,7 @@ def score_mri(
         raise ValueError(f"sense_every must be at least 1; got {sense_every}")
     every = max(1, len(plan.times) // 10) if sense_every is None else sense_every
     consistent = _Consistency(data, lam)
-    sense, turns = getattr(data.operator, "sense", None), _Turns(plan.times, every)
+    sense, turns = data.operator.forms.sense, _Turns(plan.times, every)
 
     def hook(x: Tensor, t: float) -> Tensor:
         known = prior.sde.alpha(t) * data.y
