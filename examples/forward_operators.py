@@ -94,7 +94,7 @@ def measured(y: torch.Tensor) -> np.ndarray:
 def recovered(A: LinearOperator, y: torch.Tensor) -> np.ndarray:
     """pinv(y), or FBP where there is one, as a picture in [0, 1]."""
     # A few iterations: the multi-coil pseudo-inverse is ill-conditioned.
-    x = A.fbp(y) if hasattr(A, "fbp") else A.pinv(y, max_iter=30, tol=1e-3)
+    x = A.forms.fbp(y) if A.forms.fbp else A.pinv(y, max_iter=30, tol=1e-3)
     x = as_complex(x).abs()[:, None] if y.is_complex() else x
     return shown(x)
 

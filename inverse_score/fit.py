@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from operators.linear import LinearOperator, Resolvent
+from operators.linear import Forms, LinearOperator, Resolvent
 
 from .posterior.covariance import KEY
 from .posterior.units import measure
@@ -37,7 +37,11 @@ class Kept(LinearOperator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(self.keep.to(y.device) * y)
 
-    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
+    @property
+    def forms(self) -> Forms:
+        return Forms(type(self).__name__, near=self._near)
+
+    def _near(self, weights: Tensor | None) -> Resolvent | None:
         return self.operator.resolvent(self.keep) if weights is None else None
 
     @property

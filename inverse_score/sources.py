@@ -323,13 +323,13 @@ class SingleCoil:
     scan: Scan
 
     def __call__(self, k: int) -> np.ndarray:
-        from .io.scan import centre_crop
+        from .io.scan import center_crop
 
         axes = (-2, -1)
         kspace = np.fft.ifftshift(self.scan[k][0], axes)
         image = np.fft.fftshift(np.fft.ifft2(kspace, norm="ortho"), axes)
         crop = self.scan.crop
-        return image if crop is None else centre_crop(image, crop)
+        return image if crop is None else center_crop(image, crop)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,25 @@
 """Linear forward operators with exact adjoints: y = A(x), A.T(y), closed-form solves."""
 
 from .adapters import from_linop, from_physics, from_scipy, to_physics, to_scipy
-from .algebra import Composition, Diagonal, FromFunction, Scaled, VStack, vstack
+from .algebra import Composition, Diagonal, FromFunction, Scaled
 from .blur import Blur, GaussianBlur, MotionBlur
-from .coils import birdcage_maps, calibration_region, espirit, low_resolution_maps
+from .checks import check_adjoint, check_operator
 from .color import REC601, Grayscale
 from .compressed import CompressedSensing
-from .ct import Radon, from_hounsfield, to_hounsfield
+from .ct.radon import Radon, from_hounsfield, to_hounsfield
+from .forms import Forms
 from .fourier import fft2c, ifft2c
-from .kspace import SamplingMask, column_mask, file_seed, grid_mask
 from .linalg import SolveInfo, conjugate_gradient
-from .linear import LinearOperator, as_channels, as_complex, check_adjoint
+from .linear import LinearOperator, as_channels, as_complex
 from .masks import Identity, Mask, box_mask, half_mask
-from .mri import CartesianMRI
+from .mri.cartesian import CartesianMRI
+from .mri.coils import birdcage_maps, calibration_region, espirit, low_resolution_maps
+from .mri.kspace import SamplingMask, column_mask, file_seed, grid_mask
+from .mri.nufft import NonCartesianMRI
 from .noise import Transmission, add_gaussian, poisson_transmission
-from .nufft import NonCartesianMRI
 from .resample import Downsample
 from .spectral import SVD, Transform
+from .stacks import VStack, vstack
 from .volume import EachSlice, ItemWise
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Diagonal",
     "Downsample",
     "EachSlice",
+    "Forms",
     "FromFunction",
     "GaussianBlur",
     "Grayscale",
@@ -52,6 +56,7 @@ __all__ = [
     "box_mask",
     "calibration_region",
     "check_adjoint",
+    "check_operator",
     "column_mask",
     "conjugate_gradient",
     "espirit",

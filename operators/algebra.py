@@ -10,15 +10,35 @@ import torch
 from torch import Tensor
 
 from .linalg import per_item
-from .linear import LinearOperator, Resolvent, Shape
-from .spectral import SVD, Transform
+from .linear import Forms, LinearOperator, Shape
 
 
-def _common_batch(operators: Sequence[LinearOperator]) -> int | None:
+def common_batch(operators: Sequence[LinearOperator]) -> int | None:
     batches = {A.batch for A in operators} - {None}
     if len(batches) > 1:
         raise ValueError(f"operators hold parameters of different numbers of items: {operators}")
     return batches.pop() if batches else None
+
+
+class Adjoint(LinearOperator):
+    """A.T; its own T is A again."""
+
+    _parts = ("inner_operator",)
+
+    def __init__(self, operator: LinearOperator):
+        super().__init__(operator.out_shape, operator.in_shape, operator.batch)
+        self.inner_operator = operator
+        self.in_complex, self.out_complex = operator.out_complex, operator.in_complex
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner_operator.adjoint(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner_operator.forward(y)
+
+    @property
+    def T(self) -> LinearOperator:
+        return self.inner_operator
 
 
 class Composition(LinearOperator):
@@ -33,7 +53,7 @@ class Composition(LinearOperator):
             raise ValueError(
                 f"A @ B: A takes {kinds[0]} {A.in_shape}, B gives {kinds[1]} {B.out_shape}"
             )
-        super().__init__(B.in_shape, A.out_shape, _common_batch([A, B]))
+        super().__init__(B.in_shape, A.out_shape, common_batch([A, B]))
         self.outer, self.inner_operator = A, B
         self.in_complex, self.out_complex = B.in_complex, A.out_complex
 
@@ -78,10 +98,12 @@ class Scaled(LinearOperator):
         self.in_complex, self.out_complex = operator.in_complex, operator.out_complex
 
     def forward(self, x: Tensor) -> Tensor:
-        return per_item(self.factor, x) * self.operator.forward(x)
+        y = self.operator.forward(x)
+        return per_item(self.factor, y) * y
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return per_item(self.factor, y) * self.operator.adjoint(y)
+        x = self.operator.adjoint(y)
+        return per_item(self.factor, x) * x
 
     def _normal(self, x: Tensor) -> Tensor:
         return per_item(self._squared, x) * self.operator._normal(x)
@@ -89,41 +111,6 @@ class Scaled(LinearOperator):
     @property
     def _squared(self) -> float | Tensor:
         return self.factor**2
-
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
-        # (a^2 A^T W A + rho)^-1 = (A^T W A + rho / a^2)^-1 / a^2
-        if self._vanishes:
-            return None
-        square = self._squared
-        if isinstance(square, Tensor):
-            square = square.to(b.real)
-        return self.operator._closed_solve(b / per_item(square, b), rho / square, weights)
-
-    def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
-        inner = None if self._vanishes else self.operator.resolvent(weights)
-        if inner is None:
-            return None
-        square = self._squared
-
-        def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
-            a2 = (
-                square.to(rho) if isinstance(square, Tensor) and isinstance(rho, Tensor) else square
-            )
-            solve = inner(rho / a2)
-            return lambda b: solve(b / per_item(square, b))
-
-        return at
-
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
-        if self._vanishes:
-            return None
-        return self.operator._closed_pinv(y / per_item(self.factor, y))
-
-    @property
-    def _vanishes(self) -> bool:
-        return bool((torch.as_tensor(self.factor) == 0).any())
 
     def norm(self, **options: Any) -> Tensor:
         value = self.operator.norm(**options)
@@ -135,31 +122,8 @@ class Scaled(LinearOperator):
         return self.operator.num_measured
 
     @property
-    def svd(self) -> SVD:
-        return self.operator.svd.scaled(self.factor)
-
-    @property
-    def row_gram(self) -> Tensor:
-        gram = self.operator.row_gram
-        return gram * per_item(self._squared, gram)
-
-    @property
-    def transform(self) -> Transform:
-        inner = self.operator.transform
-
-        def embed(y: Tensor) -> Tensor:
-            return inner.embed(y / per_item(self.factor, y))
-
-        return Transform(inner.T, inner.T_inv, inner.mask, embed, inner.exact)
-
-    @property
-    def basis(self) -> Callable[[], Tensor]:
-        return self.operator.basis
-
-    @property
-    def fbp(self) -> Callable[..., Tensor]:
-        inner = self.operator.fbp
-        return lambda y, **options: inner(y / per_item(self.factor, y), **options)
+    def forms(self) -> Forms:
+        return self.operator.forms.scaled(self.factor)
 
     @property
     def sens_maps(self) -> Tensor | None:
@@ -185,79 +149,22 @@ class Diagonal(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return self.diagonal.to(device=x.device, dtype=x.real.dtype) * x
 
-    adjoint = forward
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
 
     @property
-    def row_gram(self) -> Tensor:
+    def forms(self) -> Forms:
         gram = self.diagonal**2
-        return gram.expand(self.out_shape)[None] if self.batch is None else gram
+        gram = gram.expand(self.out_shape)[None] if self.batch is None else gram
+        return Forms.of(self, row_gram=gram, pinv=self._inverse)
 
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
+    def _inverse(self, y: Tensor) -> Tensor:
         d = self.diagonal.to(device=y.device, dtype=y.real.dtype)
         return y * torch.where(d != 0, 1 / torch.where(d != 0, d, 1.0), 0.0)
 
     @property
     def num_measured(self) -> int | Tensor:
         return count(self.diagonal != 0, self.out_shape, self.batch) * (1 + self.out_complex)
-
-
-class VStack(LinearOperator):
-    """y = (A_1 x, A_2 x, ...): joined along the first axis of y, or raveled where shapes differ."""
-
-    _parts = ("operators",)
-
-    def __init__(self, operators: Sequence[LinearOperator]):
-        operators = list(operators)
-        if not operators:
-            raise ValueError("vstack needs at least one operator")
-        first = operators[0]
-        for A in operators[1:]:
-            if A.in_shape != first.in_shape or A.in_complex != first.in_complex:
-                raise ValueError(
-                    f"vstack: all operators take one x; got {[A.in_shape for A in operators]}"
-                )
-        tails = {A.out_shape[1:] for A in operators}
-        self.joined = len(tails) == 1
-        if self.joined:
-            self.lengths = [A.out_shape[0] for A in operators]
-            shape: Shape = (sum(self.lengths), *first.out_shape[1:])
-        else:
-            self.lengths = [math.prod(A.out_shape) for A in operators]
-            shape = (sum(self.lengths),)
-        super().__init__(first.in_shape, shape, _common_batch(operators))
-        self.operators = operators
-        self.in_complex = first.in_complex
-        self.out_complex = any(A.out_complex for A in operators)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = [A.forward(x) for A in self.operators]
-        if not self.joined:
-            parts = [part.flatten(1) for part in parts]
-        return torch.cat(parts, 1)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        images = [A.adjoint(part) for A, part in zip(self.operators, self.split(y), strict=True)]
-        return torch.stack(images).sum(0)
-
-    def split(self, y: Tensor) -> list[Tensor]:
-        """The measurements of each operator, in its own shape."""
-        parts = []
-        for A, part in zip(self.operators, y.split(self.lengths, 1), strict=True):
-            part = part.reshape(y.shape[0], *A.out_shape)
-            parts.append(part.real if self.out_complex and not A.out_complex else part)
-        return parts
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return torch.stack([A._normal(x) for A in self.operators]).sum(0)
-
-    @property
-    def num_measured(self) -> int | Tensor:
-        return sum(A.num_measured for A in self.operators)
-
-
-def vstack(operators: Sequence[LinearOperator]) -> VStack:
-    """All of the operators' measurements of one x."""
-    return VStack(operators)
 
 
 class FromFunction(LinearOperator):

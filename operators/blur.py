@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .fourier import LAST_TWO, hartley2
 from .linalg import per_item
-from .linear import LinearOperator
-from .spectral import SVD, Transform, inverse, rank_cutoff, safe_inverse, transform_of
+from .linear import Forms, LinearOperator
+from .spectral import SVD, inverse, rank_cutoff, safe_inverse
 
 
 class Blur(LinearOperator):
@@ -62,21 +62,22 @@ class Blur(LinearOperator):
     def _filter(self, x: Tensor, transfer: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=self.in_shape[1:])
 
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
+    @property
+    def forms(self) -> Forms:
+        return Forms.of(self, svd=self._svd, solve=self._solve, pinv=self._pinv)
+
+    def _solve(self, b: Tensor, rho: float | Tensor, weights: Tensor | None) -> Tensor | None:
         if weights is not None:
             return None
         power = self._half(b).abs() ** 2
         return self._filter(b, safe_inverse(power, per_item(rho, b), rank_cutoff(b.dtype) ** 2))
 
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
+    def _pinv(self, y: Tensor) -> Tensor:
         half = self._half(y)
         size = inverse(half.abs(), rank_cutoff(y.dtype))
         return self._filter(y, half.conj() * size**2)
 
-    @property
-    def svd(self) -> SVD:
+    def _svd(self) -> SVD:
         """V the Hartley basis, s = |h|, U = V times the phase of h."""
         s = self.transfer.abs()
         phase = torch.where(s > 0, self.transfer / torch.where(s > 0, s, 1.0), 1.0)
@@ -96,10 +97,6 @@ class Blur(LinearOperator):
             lambda z: turn(hartley2(keep(z)), phase),
             lambda y: keep(hartley2(turn(y, phase.conj()))),
         )
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
 
 
 class GaussianBlur(Blur):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator
-from .spectral import SVD, Transform, transform_of
+from .linear import Forms, LinearOperator
+from .spectral import SVD
 
 REC601 = (0.299, 0.587, 0.114)
 
@@ -38,8 +38,9 @@ class Grayscale(LinearOperator):
         return _mix(self.weights[:, None], y)
 
     @property
-    def row_gram(self) -> Tensor:
-        return (self.weights @ self.weights).reshape([1] * (len(self.in_shape) + 1))
+    def forms(self) -> Forms:
+        gram = (self.weights @ self.weights).reshape([1] * (len(self.in_shape) + 1))
+        return Forms.of(self, row_gram=gram, svd=self._svd)
 
     def basis(self) -> Tensor:
         """(C, C) float64 with orthonormal rows, the first w / |w|: the known coordinate.
@@ -48,8 +49,7 @@ class Grayscale(LinearOperator):
         """
         return reflection_to(self.weights)
 
-    @property
-    def svd(self) -> SVD:
+    def _svd(self) -> SVD:
         """V^T = basis() on the channels, s = (|w|, 0, ..., 0)."""
         Q, channels = self.basis(), self.in_shape[0]
         s = torch.zeros(1, channels, *[1] * (len(self.in_shape) - 1), dtype=torch.float64)
@@ -59,11 +59,7 @@ class Grayscale(LinearOperator):
             rest = y.new_zeros(y.shape[0], channels - 1, *y.shape[2:])
             return torch.cat([y, rest], 1)
 
-        return SVD(s, lambda z: _mix(Q.T, z), lambda x: _mix(Q, x), lambda z: z[:, :1], Ut)
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
+        return SVD(s, lambda z: _mix(Q.T, z), lambda x: _mix(Q, x), lambda z: z[:, :1], Ut, True)
 
 
 def reflection_to(w: Tensor) -> Tensor:

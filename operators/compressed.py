@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .fourier import hartley2
-from .linear import LinearOperator
-from .spectral import SVD, Transform, transform_of
+from .linear import Forms, LinearOperator
+from .spectral import SVD
 
 TRANSFORMS = ("hadamard", "hartley")
 
@@ -73,11 +73,10 @@ class CompressedSensing(LinearOperator):
         return z.index_copy(-1, self.rows.to(y.device), y)
 
     @property
-    def row_gram(self) -> Tensor:
-        return torch.ones(1, 1, 1)
+    def forms(self) -> Forms:
+        return Forms.of(self, row_gram=torch.ones(1, 1, 1), svd=self._svd)
 
-    @property
-    def svd(self) -> SVD:
+    def _svd(self) -> SVD:
         """V^T = H D with coefficients (B, C, H W); s = 1 at the chosen rows."""
         s = torch.zeros(1, 1, self.in_shape[1] * self.in_shape[2])
         s[..., self.rows] = 1.0
@@ -87,11 +86,8 @@ class CompressedSensing(LinearOperator):
             self._coefficients,
             lambda z: z[..., self.rows.to(z.device)],
             self._embed,
+            entrywise=True,
         )
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
 
 
 def hadamard(x: Tensor) -> Tensor:

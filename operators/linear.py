@@ -2,12 +2,8 @@
 
 Images x are (B, *in_shape), measurements y (B, *out_shape), real or complex; the inner product is
 real, <u, v> = Re sum(conj(u) v). An operator never changes by being called, and holds either one
-set of parameters for every item (`batch` None) or one set an item (`batch` B).
-
-Optional attributes, present only where a closed form exists (so `hasattr` tells):
-`svd` (operators.spectral.SVD), `transform` (operators.spectral.Transform: A = P(Lambda) T),
-`row_gram` (the diagonal of A A^T where it is diagonal, with y's number of axes), `basis()`,
-`fbp(y)`, `sens_maps`.
+set of parameters for every item (`batch` None) or one set an item (`batch` B). What is known of it
+by formula it tells as `forms` (operators.forms.Forms).
 """
 
 from __future__ import annotations
@@ -20,37 +16,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from .linalg import (
-    SolveInfo,
-    conjugate_gradient,
-    implicit_solve,
-    inner,
-    per_item,
-    power_norm,
+from .events import (
+    COMPLEX,
+    Shape,
+    as_channels,
+    as_complex,
+    check_event,
+    checked_rho,
+    checked_weights,
+    moved,
+    normal_draw,
 )
+from .forms import Forms, Resolvent
+from .linalg import SolveInfo, conjugate_gradient, implicit_solve, per_item, power_norm
 
 if TYPE_CHECKING:
     from .algebra import Composition, Scaled
 
-Shape = tuple[int, ...]
-Resolvent = Callable[[float | Tensor], Callable[[Tensor], Tensor]]
-
-
-def as_complex(x: Tensor) -> Tensor:
-    """(B, 2, *space) real, channels real and imaginary part -> (B, *space) complex."""
-    if x.is_complex() or x.ndim < 2 or x.shape[1] != 2:
-        raise ValueError(
-            "as_complex takes a real (B, 2, *space), channels real and imaginary part; got "
-            f"{tuple(x.shape)} {x.dtype}"
-        )
-    return torch.complex(x[:, 0].contiguous(), x[:, 1].contiguous())
-
-
-def as_channels(z: Tensor) -> Tensor:
-    """(B, *space) complex -> (B, 2, *space) real, channels real and imaginary part."""
-    if not z.is_complex():
-        raise ValueError(f"as_channels takes a complex tensor; got {tuple(z.shape)} {z.dtype}")
-    return torch.stack([z.real, z.imag], 1)
+__all__ = ["Forms", "LinearOperator", "Resolvent", "Shape", "as_channels", "as_complex"]
 
 
 class LinearOperator:
@@ -85,7 +68,14 @@ class LinearOperator:
     @property
     def T(self) -> LinearOperator:
         """The adjoint as an operator; A.T.T is A."""
-        return _Adjoint(self)
+        from .algebra import Adjoint
+
+        return Adjoint(self)
+
+    @property
+    def forms(self) -> Forms:
+        """What is known of A by formula: nothing, unless an operator says more."""
+        return Forms(type(self).__name__)
 
     def normal(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """A^T W A x, W = diag(weights), weights broadcastable to y; default the identity."""
@@ -107,8 +97,9 @@ class LinearOperator:
     ) -> Any:
         """A^+ y, the least-squares solution of least norm: closed form, else CG from zero."""
         self._check_out(y)
-        x = self._closed_pinv(y)
-        if x is not None:
+        formula = self.forms.pinv
+        if formula is not None:
+            x = formula(y)
             return (x, SolveInfo.closed_form(y)) if return_info else x
         return self.solve_normal(
             self.adjoint(y), 0.0, tol=tol, max_iter=max_iter, return_info=return_info
@@ -135,9 +126,10 @@ class LinearOperator:
         linalg.SolveInfo: iterations and residual of each item. Differentiable in b.
         """
         self._check_in(b, "b")
-        rho = _checked_rho(rho, b)
+        rho = checked_rho(rho, b)
         weights = None if weights is None else self._weights(weights, b.shape[0])
-        x = self._closed_solve(b, rho, weights)
+        formula = self.forms.solve
+        x = None if formula is None else formula(b, rho, weights)
         if x is not None:
             return (x, SolveInfo.closed_form(b)) if return_info else x
         info: list[SolveInfo] = []
@@ -161,33 +153,24 @@ class LinearOperator:
         x = implicit_solve(solve, b)
         return (x, info[0]) if return_info else x
 
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
-        """(A^T W A + rho I)^-1 b by formula; None where there is none for these weights."""
-        from . import spectral
-
-        return spectral.solve_normal(self, b, rho, weights)
-
     def resolvent(self, weights: Tensor | None = None) -> Resolvent | None:
         """rho -> (b -> (A^T W A + rho I)^-1 b), rho > 0 a number or (B,), to precondition with.
 
-        The formula of `solve_normal` where it has one; else what an operator has that is near it,
-        symmetric and positive definite (CartesianMRI by whole columns); None: neither.
+        What `forms` has that is near it, else the formula of `solve_normal`; None: neither.
         """
+        forms = self.forms
+        if forms.near is not None:
+            return forms.near(weights)
+        formula = forms.solve
+        if formula is None:
+            return None
         own = 1 if weights is None or weights.ndim <= len(self.out_shape) else len(weights)
         like = self._event(self.batch or own)
         if weights is not None:
             weights = self._weights(weights, len(like)).to(like.real)
-        if self._closed_solve(like, 1.0, weights) is None:
+        if formula(like, 1.0, weights) is None:
             return None
-        return lambda rho: lambda b: cast(Tensor, self._closed_solve(b, rho, weights))
-
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
-        """A^+ y by formula, or None."""
-        from . import spectral
-
-        return spectral.pinv(self, y)
+        return lambda rho: lambda b: cast(Tensor, formula(b, rho, weights))
 
     def norm(self, *, tol: float = 1e-4, max_iter: int = 200) -> Tensor:
         """The largest singular value: a scalar, or (B,) if parameters are per item.
@@ -195,12 +178,12 @@ class LinearOperator:
         Exact where the singular values are known; else power iteration, which stops when it
         changes by less than tol relative and approaches from below.
         """
-        svd = getattr(self, "svd", None)
+        svd = self.forms.svd
         if svd is not None:
             if self.batch is None:
                 return svd.s.amax()
             return svd.s.flatten(1).amax(1).expand(self.batch)
-        start = _normal_draw((self.batch or 1, *self.in_shape), self.in_complex, seed=0)
+        start = normal_draw((self.batch or 1, *self.in_shape), self.in_complex, seed=0)
         start = start.to(self._event(1))
         value = power_norm(self._normal, start, tol=tol, max_iter=max_iter)
         return value[0] if self.batch is None else value
@@ -238,18 +221,18 @@ class LinearOperator:
         A real dtype turns complex tensors into its complex partner. Only for speed: a call on
         an input of another device or dtype converts the parameters itself.
         """
-        moved = copy.copy(self)
+        copied = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(moved, name, _moved(value, *args, **kwargs))
+                setattr(copied, name, moved(value, *args, **kwargs))
             elif name in self._parts:
                 new = (
                     [p.to(*args, **kwargs) for p in value]
                     if isinstance(value, list)
                     else value.to(*args, **kwargs)
                 )
-                setattr(moved, name, new)
-        return moved
+                setattr(copied, name, new)
+        return copied
 
     @property
     def device(self) -> torch.device:
@@ -268,11 +251,7 @@ class LinearOperator:
         for value in vars(self).values():
             if isinstance(value, Tensor) and value.real.dtype == torch.float64:
                 real = torch.float64
-        return (
-            {torch.float32: torch.complex64, torch.float64: torch.complex128}[real]
-            if complex_
-            else real
-        )
+        return COMPLEX[real] if complex_ else real
 
     def __matmul__(self, other: LinearOperator) -> Composition:
         from .algebra import Composition
@@ -308,135 +287,14 @@ class LinearOperator:
         return FromFunction(f, in_shape, **options)
 
     def _check_in(self, x: Tensor, name: str = "x") -> None:
-        _check_event(self, x, self.in_shape, self.in_complex, name)
+        check_event(x, self.in_shape, self.in_complex, self.batch, name, type(self).__name__)
 
     def _check_out(self, y: Tensor, name: str = "y") -> None:
-        _check_event(self, y, self.out_shape, self.out_complex, name)
+        check_event(y, self.out_shape, self.out_complex, self.batch, name, type(self).__name__)
 
     def _weights(self, weights: Tensor, batch: int) -> Tensor:
-        weights = torch.as_tensor(weights)
-        try:
-            fits = torch.broadcast_shapes(weights.shape, (batch, *self.out_shape))
-        except RuntimeError:
-            fits = ()
-        if fits != (batch, *self.out_shape):
-            raise ValueError(
-                f"weights must broadcast to y {(batch, *self.out_shape)}; got "
-                f"{tuple(weights.shape)}"
-            )
-        if weights.is_complex() or not bool(((weights >= 0) & weights.isfinite()).all()):
-            raise ValueError("weights must be real, finite and >= 0")
-        return weights
+        return checked_weights(weights, (batch, *self.out_shape))
 
     def __repr__(self) -> str:
         items = "" if self.batch is None else f", {self.batch} items"
         return f"{type(self).__name__}({self.in_shape} -> {self.out_shape}{items})"
-
-
-class _Adjoint(LinearOperator):
-    """A.T; its own T is A again."""
-
-    _parts = ("inner_operator",)
-
-    def __init__(self, operator: LinearOperator):
-        super().__init__(operator.out_shape, operator.in_shape, operator.batch)
-        self.inner_operator = operator
-        self.in_complex, self.out_complex = operator.out_complex, operator.in_complex
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner_operator.adjoint(x)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.inner_operator.forward(y)
-
-    @property
-    def T(self) -> LinearOperator:
-        return self.inner_operator
-
-
-def check_adjoint(
-    A: LinearOperator,
-    *,
-    batch: int = 2,
-    dtype: torch.dtype = torch.float64,
-    device: str | torch.device | None = None,
-    tol: float | None = None,
-    seed: int = 0,
-) -> float:
-    """The gap |<A x, y> - <x, A^T y>| / (|A x| |y|), largest over items, for random x and y.
-
-    For users' own operators: also checks both output shapes, and that items do not meet.
-    Raises ValueError above tol (default 1e-12 in float64, 1e-5 in float32).
-    """
-    batch = A.batch or batch
-    device = A.device if device is None else torch.device(device)
-    x = _normal_draw((batch, *A.in_shape), A.in_complex, seed).to(device)
-    y = _normal_draw((batch, *A.out_shape), A.out_complex, seed + 1).to(device)
-    x, y = (_moved(v, dtype) for v in (x, y))
-    Ax, ATy = A(x), A.T(y)
-    A._check_out(Ax, "A(x)")
-    A._check_in(ATy, "A.T(y)")
-    scale = (inner(Ax, Ax) * inner(y, y)).sqrt().clamp_min(torch.finfo(dtype).tiny)
-    gap = float(((inner(Ax, y) - inner(x, ATy)).abs() / scale).max())
-    limit = (1e-12 if dtype == torch.float64 else 1e-5) if tol is None else tol
-    if not gap <= limit:
-        raise ValueError(f"A.T is not the adjoint of A: relative gap {gap:.2e} above {limit:.0e}")
-    alone = A[:1](x[:1])
-    spread = float((alone - Ax[:1]).abs().max() / Ax.abs().max().clamp_min(1e-300))
-    if not spread <= 1e3 * limit:
-        raise ValueError(f"an item's A(x) depends on the batch: relative change {spread:.2e}")
-    return gap
-
-
-def _check_event(A: LinearOperator, v: Tensor, shape: Shape, complex_: bool, name: str) -> None:
-    if v.is_complex() and not complex_:
-        raise ValueError(
-            f"{name} of {type(A).__name__} must be real (B, {', '.join(map(str, shape))}); got "
-            f"complex {tuple(v.shape)}: as_channels gives two real channels, as_complex undoes it"
-        )
-    if tuple(v.shape[1:]) != shape or v.ndim != len(shape) + 1:
-        raise ValueError(
-            f"{name} of {type(A).__name__} must be (B, {', '.join(map(str, shape))}); got "
-            f"{tuple(v.shape)}"
-        )
-    if A.batch is not None and v.shape[0] != A.batch:
-        raise ValueError(
-            f"{type(A).__name__} holds parameters of {A.batch} items; got {name} of batch "
-            f"{v.shape[0]}: A[index] is the operator of some of the items"
-        )
-    if not (v.is_floating_point() or v.is_complex()):
-        raise ValueError(f"{name} must be floating point; got {v.dtype}")
-
-
-def _checked_rho(rho: float | Tensor, b: Tensor) -> float | Tensor:
-    value = torch.as_tensor(rho)
-    if value.ndim > 1 or (value.ndim == 1 and len(value) not in (1, b.shape[0])):
-        raise ValueError(
-            f"rho must be a scalar or (B,) with B = {b.shape[0]}; got {tuple(value.shape)}"
-        )
-    if not bool(((value >= 0) & value.isfinite()).all()):
-        raise ValueError(f"rho must be finite and >= 0; got {rho}")
-    return value if value.ndim == 1 else float(rho)
-
-
-def _normal_draw(shape: Shape, complex_: bool, seed: int) -> Tensor:
-    """Standard normal draws that no global seed touches."""
-    generator = torch.Generator().manual_seed(seed)
-    dtype = torch.complex128 if complex_ else torch.float64
-    return torch.randn(shape, generator=generator, dtype=dtype)
-
-
-_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
-
-
-def _moved(value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """value.to(...), where a real dtype keeps complex tensors complex and spares integers."""
-
-    def fitted(argument: Any) -> Any:
-        if not isinstance(argument, torch.dtype):
-            return argument
-        if value.is_complex():
-            return _COMPLEX.get(argument, argument)
-        return argument if value.is_floating_point() else value.dtype
-
-    return value.to(*map(fitted, args), **{key: fitted(v) for key, v in kwargs.items()})

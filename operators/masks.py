@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .algebra import as_event, count
 from .linalg import per_item
-from .linear import LinearOperator, Resolvent
-from .spectral import SVD, Transform, safe_inverse, transform_of
+from .linear import Forms, LinearOperator, Resolvent
+from .spectral import SVD, safe_inverse
 
 
 def checked_mask(mask: Tensor, name: str = "mask") -> Tensor:
@@ -38,16 +38,9 @@ class Identity(LinearOperator):
         return y
 
     @property
-    def row_gram(self) -> Tensor:
-        return torch.ones([1] * (len(self.in_shape) + 1))
-
-    @property
-    def svd(self) -> SVD:
-        return SVD(self.row_gram, *[lambda v: v] * 4)
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
+    def forms(self) -> Forms:
+        ones, same = torch.ones([1] * (len(self.in_shape) + 1)), lambda v: v
+        return Forms.of(self, row_gram=ones, svd=lambda: SVD(ones, same, same, same, same, True))
 
 
 class Mask(LinearOperator):
@@ -69,20 +62,35 @@ class Mask(LinearOperator):
     def forward(self, x: Tensor) -> Tensor:
         return self.mask.to(x) * x
 
-    adjoint = forward
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.forward(y)
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.forward(x)
 
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
+    @property
+    def forms(self) -> Forms:
+        """V = U = I, s = m."""
+        gram, same = self._gram(), lambda v: v
+        return Forms.of(
+            self,
+            row_gram=gram,
+            svd=lambda: SVD(gram, same, same, self.forward, self.forward, True),
+            solve=self._solve,
+            near=self._near,
+        )
+
+    def _gram(self) -> Tensor:
+        mask = self.mask if self.batch is not None else self.mask[None]
+        return mask.reshape(-1, *_padded(mask.shape[1:], self.in_shape)).to(torch.float32)
+
+    def _solve(self, b: Tensor, rho: float | Tensor, weights: Tensor | None) -> Tensor:
         # Diagonal whatever the weights.
         gain = self.mask.to(b) * (1.0 if weights is None else weights.to(b))
         return b * safe_inverse(gain, per_item(rho, b))
 
-    def resolvent(self, weights: Tensor | None = None) -> Resolvent:
-        gain = self.row_gram if weights is None else self.row_gram.to(weights) * weights
+    def _near(self, weights: Tensor | None) -> Resolvent:
+        gain = self._gram() if weights is None else self._gram().to(weights) * weights
 
         def at(rho: float | Tensor) -> Callable[[Tensor], Tensor]:
             known: dict[torch.dtype, Tensor] = {}
@@ -95,20 +103,6 @@ class Mask(LinearOperator):
             return solve
 
         return at
-
-    @property
-    def row_gram(self) -> Tensor:
-        mask = self.mask if self.batch is not None else self.mask[None]
-        return mask.reshape(-1, *_padded(mask.shape[1:], self.in_shape)).to(torch.float32)
-
-    @property
-    def svd(self) -> SVD:
-        """V = U = I, s = m."""
-        return SVD(self.row_gram, lambda z: z, lambda x: x, self.forward, self.forward)
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
 
     @property
     def num_measured(self) -> int | Tensor:

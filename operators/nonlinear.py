@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator
+from .linear import Forms, LinearOperator
 
 
 class NonlinearOperator:
@@ -39,6 +39,11 @@ class NonlinearOperator:
     def linearize(self, x: Tensor) -> LinearOperator:
         """dA/dx at each item of x, by automatic differentiation."""
         return _Derivative(self, x.detach())
+
+    @property
+    def forms(self) -> Forms:
+        """No formulas, but a family."""
+        return Forms(type(self).__name__)
 
     @property
     def num_measured(self) -> int:

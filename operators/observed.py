@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator
-from .spectral import Transform
+from .linear import Forms, LinearOperator
 
 
 class Observed(LinearOperator):
     """keep * A x: A's measurements where keep is 1, and 0 where it is 0 (as if not measured).
 
     keep: 0 and 1, broadcastable to (B, *A.out_shape); one for all items, or one an item. For rays
-    through metal, dead detectors, rejected read-outs. Keeps A's transform with Lambda times keep
-    (Song et al. 2022, section 3); other closed forms of A do not carry over.
+    through metal, dead detectors, rejected read-outs. Keeps those of A's forms that a mask leaves,
+    such as its transform with Lambda times keep (Song et al. 2022, section 3).
     """
 
     _parts = ("A",)
@@ -56,11 +55,5 @@ class Observed(LinearOperator):
         return int(count[0]) if len(count) == 1 else count
 
     @property
-    def transform(self) -> Transform:
-        whole = self.A.transform  # type: ignore[attr-defined]
-        mask = whole.embed(self.keep)
-
-        def embed(y: Tensor) -> Tensor:
-            return whole.embed(self.keep.to(y.real) * y)
-
-        return Transform(whole.T, whole.T_inv, (mask != 0).to(mask), embed, exact=False)
+    def forms(self) -> Forms:
+        return self.A.forms.masked(self.keep, out_complex=self.out_complex)

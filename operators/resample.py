@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .color import reflection_to
 from .linalg import per_item
-from .linear import LinearOperator
-from .spectral import SVD, Transform, safe_inverse, transform_of
+from .linear import Forms, LinearOperator
+from .spectral import SVD, safe_inverse
 
 
 class Downsample(LinearOperator):
@@ -50,19 +51,17 @@ class Downsample(LinearOperator):
         return self.rows.to(y).T @ y @ self.columns.to(y)
 
     @property
-    def row_gram(self) -> Tensor:
-        self._box("row_gram")
-        return torch.full((1, 1, 1, 1), 1 / self.factor**2, dtype=torch.float64)
+    def forms(self) -> Forms:
+        if self.kernel == "bicubic":
+            return Forms.of(self, svd=self._separable_svd, solve=self._solve, pinv=self._pinv)
+        gram = torch.full((1, 1, 1, 1), 1 / self.factor**2, dtype=torch.float64)
+        return Forms.of(self, row_gram=gram, svd=self._block_svd)
 
-    @property
-    def svd(self) -> SVD:
+    def _block_svd(self) -> SVD:
         """V^T: an orthonormal basis of each block whose first vector is constant; s = (1/f, 0..).
 
-        Coefficients z are (B, C f^2, H / f, W / f), of each channel first the known one. For
-        "bicubic", along rows and columns those of the two periodic matrices; z is (B, C, H, W).
+        Coefficients z are (B, C f^2, H / f, W / f), of each channel first the known one.
         """
-        if self.kernel == "bicubic":
-            return self._separable_svd()
         f, channels = self.factor, self.in_shape[0]
         Q = reflection_to(torch.ones(f * f, dtype=torch.float64))
         s = torch.zeros(channels, f * f, 1, 1, dtype=torch.float64)
@@ -86,14 +85,13 @@ class Downsample(LinearOperator):
             rest = y.new_zeros(y.shape[0], channels, f * f - 1, *y.shape[2:])
             return torch.cat([y[:, :, None], rest], 2).flatten(1, 2)
 
-        return SVD(s.reshape(1, -1, 1, 1), V, Vt, U, Ut)
-
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
+        return SVD(s.reshape(1, -1, 1, 1), V, Vt, U, Ut, True)
 
     def _separable_svd(self) -> SVD:
-        """A x = R x C^T with R = U1 s1 V1^T, C = U2 s2 V2^T: s = s1 s2^T, zero beyond y's size."""
+        """A x = R x C^T with R = U1 s1 V1^T, C = U2 s2 V2^T: s = s1 s2^T, zero beyond y's size.
+
+        Coefficients z are (B, C, H, W).
+        """
         (H, W), (h, w) = self.in_shape[1:], self.out_shape[1:]
         U1, s1, V1t = _periodic_svd(H, self.factor)
         U2, s2, V2t = _periodic_svd(W, self.factor)
@@ -113,15 +111,7 @@ class Downsample(LinearOperator):
             Ut,
         )
 
-    def _box(self, name: str) -> None:
-        if self.kernel != "box":
-            raise AttributeError(f'Downsample has {name} only with kernel="box"')
-
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
-        if self.kernel == "box":
-            return super()._closed_solve(b, rho, weights)
+    def _solve(self, b: Tensor, rho: float | Tensor, weights: Tensor | None) -> Tensor | None:
         if weights is not None:
             return None
         # (A^T A + rho)^-1 = A^T G^-1 (G + rho)^-1 A + (I - A^T G^-1 A) / rho with G = A A^T.
@@ -131,9 +121,7 @@ class Downsample(LinearOperator):
         null = b - self.adjoint(_filtered(Ab, safe_inverse(gram, 0.0)))
         return ranged + null * safe_inverse(b.new_zeros(()), per_item(rho, b))
 
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
-        if self.kernel == "box":
-            return super()._closed_pinv(y)
+    def _pinv(self, y: Tensor) -> Tensor:
         return self.adjoint(_filtered(y, safe_inverse(self._gram(y), 0.0)))
 
     def _gram(self, like: Tensor) -> Tensor:
@@ -153,7 +141,8 @@ def _bicubic_matrix(size: int, factor: int) -> Tensor:
     """(size / factor, size) float64: periodic antialiased cubic resampling, rows sum to 1."""
     centre = torch.arange(size // factor, dtype=torch.float64) * factor + (factor - 1) / 2
     distance = torch.arange(size, dtype=torch.float64)[None] - centre[:, None]
-    weight = sum(_keys((distance + period * size) / factor) for period in range(-3, 4))
+    periods = range(-3, 4)
+    weight = cast(Tensor, sum(_keys((distance + period * size) / factor) for period in periods))
     return weight / weight.sum(1, keepdim=True)
 
 

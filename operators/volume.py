@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator
+from .forms import Solve
+from .linear import Forms, LinearOperator
 
 
 class ItemWise(LinearOperator):
@@ -77,24 +78,31 @@ class EachSlice(LinearOperator):
         return self._volume(self._each(x)._normal(self._planes(x)))
 
     @property
-    def fbp(self) -> Callable[..., Tensor]:
-        """The operator's own filtered back-projection of every slice, where it has one."""
-        inner = self.operator.fbp  # type: ignore[attr-defined]
-        return lambda y, **options: self._volume(inner(y.flatten(0, 1), **options))
+    def forms(self) -> Forms:
+        inner = self.operator.forms
+        return Forms.of(
+            self,
+            solve=None if inner.solve is None else self._solve,
+            pinv=None if inner.pinv is None else self._pinv,
+            fbp=None if inner.fbp is None else self._fbp,
+        )
 
-    def _closed_solve(
-        self, b: Tensor, rho: float | Tensor, weights: Tensor | None
-    ) -> Tensor | None:
+    def _fbp(self, y: Tensor, *args: Any, **options: Any) -> Tensor:
+        form = cast(Callable[..., Tensor], self._each(y).forms.fbp)
+        return self._volume(form(y.flatten(0, 1), *args, **options))
+
+    def _solve(self, b: Tensor, rho: float | Tensor, weights: Tensor | None) -> Tensor | None:
         if isinstance(rho, Tensor) and rho.ndim == 1:
             rho = rho.expand(len(b)).repeat_interleave(self.slices)
         if weights is not None:
             weights = weights.expand(len(b), *self.out_shape).flatten(0, 1)
-        x = self._each(b)._closed_solve(self._planes(b), rho, weights)
+        form = cast(Solve, self._each(b).forms.solve)
+        x = form(self._planes(b), rho, weights)
         return None if x is None else self._volume(x)
 
-    def _closed_pinv(self, y: Tensor) -> Tensor | None:
-        x = self._each(y)._closed_pinv(y.flatten(0, 1))
-        return None if x is None else self._volume(x)
+    def _pinv(self, y: Tensor) -> Tensor:
+        form = cast(Callable[..., Tensor], self._each(y).forms.pinv)
+        return self._volume(form(y.flatten(0, 1)))
 
     @property
     def num_measured(self) -> int:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from operators.coils import calibration_size, espirit
 from operators.fourier import fft2c, ifft2c
+from operators.mri import coils as coil_maps
+from operators.mri.coils import espirit
 
 # Of the half-width of k-space: samples beyond are noise and little else.
 BORDER = 0.85
@@ -119,10 +120,10 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
     return tuple((torch.arange(n) - n // 2).abs() / (n / 2) for n in (H, W))  # type: ignore[return-value]
 
 
-def calibration_region(mask: Tensor) -> tuple[int, int]:
-    """operators.coils.calibration_size of mask (H, W), as BadInput where there is none."""
+def calibration_size(mask: Tensor) -> tuple[int, int]:
+    """operators.mri.coils.calibration_size of mask (H, W), as BadInput where there is none."""
     try:
-        return calibration_size(mask)
+        return coil_maps.calibration_size(mask)
     except ValueError as error:
         raise BadInput(str(error)) from error
 

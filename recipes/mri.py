@@ -19,9 +19,9 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.priors import load_prior
 from inverse_score.prior import Prior
 from inverse_score.solver import Reconstruction
-from operators.coils import espirit, low_resolution, unit_norm
 from operators.linear import as_complex
 from operators.mri import CartesianMRI
+from operators.mri.coils import espirit, low_resolution, unit_norm
 
 from . import calibration
 from .problem import Problem
@@ -137,7 +137,7 @@ class MRI:
     def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
         try:
-            region = calibration.calibration_region(mask)
+            region = calibration.calibration_size(mask)
         except BadInput:
             if self.sens_maps is None:
                 raise

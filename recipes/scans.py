@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from inverse_score.io.scan import Scan, centre_crop
+from inverse_score.io.scan import Scan, center_crop
 from inverse_score.prior import Prior
 from operators.ct import Radon
-from operators.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 from operators.linear import as_complex
+from operators.mri.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 
-from .calibration import calibration_region, central_box, crop_readout
+from .calibration import calibration_size, central_box, crop_readout
 from .ct import ct
 from .mri import mri
 from .problem import Problem
@@ -110,7 +110,7 @@ class MRIScan(ScanRecipe):
         where nearly everything was measured)."""
         H, W = self.scan.shape[-2:]
         mask = torch.from_numpy(np.broadcast_to(self.mask, (H, W)).copy())
-        rows, columns = calibration_region(mask)
+        rows, columns = calibration_size(mask)
         box = central_box((H, W), (rows, min(columns, W // 4)))
         return -1, box.any(0).nonzero().flatten().tolist()
 
@@ -129,7 +129,7 @@ class MRIScan(ScanRecipe):
 
     def raw(self, x: Tensor) -> Tensor:
         z = as_complex(x.reshape(-1, *x.shape[-3:])).reshape(*x.shape[:-3], *x.shape[-2:])
-        return centre_crop(z, self.crop) if self.crop is not None else z  # type: ignore[arg-type]
+        return center_crop(z, self.crop) if self.crop is not None else z  # type: ignore[arg-type]
 
     def picture(self, x: Tensor) -> Tensor:
         return self.raw(x).abs()
@@ -209,7 +209,7 @@ def _fitting(mask: np.ndarray, scan: Scan) -> np.ndarray:
 def undersample(
     kind: str, shape: tuple[int, int], encoded: np.ndarray, acc: float, seed: int
 ) -> np.ndarray:
-    """A pattern of operators.kspace, (W,) or (H, W), within the encoded columns."""
+    """A pattern of operators.mri.kspace, (W,) or (H, W), within the encoded columns."""
     columns = np.flatnonzero(encoded)
     acquired = (int(columns[0]), int(columns[-1]) + 1)
     if kind in COLUMN_KINDS:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.coils import birdcage_maps
 from operators.ct import WATER, Radon, from_hounsfield
 from operators.fourier import fft2c, ifft2c
-from operators.kspace import SamplingMask, column_mask
 from operators.linear import LinearOperator
+from operators.mri.coils import birdcage_maps
+from operators.mri.kspace import SamplingMask, column_mask
 from operators.noise import add_gaussian, generator, poisson_transmission
 
 # Draws of one item's generator: noise is 0.

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inverse_score.io.scan import Scan, centre_crop
-from operators.coils import low_resolution, unit_norm
+from inverse_score.io.scan import Scan, center_crop
 from operators.fourier import ifft2c
+from operators.mri.coils import low_resolution, unit_norm
 
 from . import calibration
 
@@ -32,7 +32,7 @@ class MRITrainingImages:
     def __call__(self, k: int) -> np.ndarray:
         kspace = calibration.as_kspace(torch.from_numpy(self.scan[k]))
         image = complex_image(kspace)[0].numpy()
-        return image if self.scan.crop is None else centre_crop(image, self.scan.crop)
+        return image if self.scan.crop is None else center_crop(image, self.scan.crop)
 
 
 def complex_image(kspace: Tensor) -> Tensor:

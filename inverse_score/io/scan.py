@@ -155,7 +155,7 @@ class RootSumOfSquares:
         axes = (-2, -1)
         shifted = np.fft.ifft2(np.fft.ifftshift(self.read(k), axes=axes), norm="ortho")
         image = np.sqrt((np.abs(np.fft.fftshift(shifted, axes=axes)) ** 2).sum(axis=0))
-        return centre_crop(image, self.size).astype(np.float32)
+        return center_crop(image, self.size).astype(np.float32)
 
 
 def shift(column: float, row: float, slice_: float) -> np.ndarray:
@@ -165,14 +165,14 @@ def shift(column: float, row: float, slice_: float) -> np.ndarray:
     return matrix
 
 
-def centre_crop(image: Any, size: tuple[int, int]) -> Any:
+def center_crop(image: Any, size: tuple[int, int]) -> Any:
     """The central (..., rows, columns), by fastMRI's rule: from (n - crop) // 2."""
     top, left = _crop_corner(image.shape[-2:], size)
     return image[..., top : top + size[0], left : left + size[1]]
 
 
 def crop_affine(affine: np.ndarray, shape: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """The affine of `centre_crop(image, size)`, given that of the image of this shape."""
+    """The affine of `center_crop(image, size)`, given that of the image of this shape."""
     top, left = _crop_corner(shape, size)
     return affine @ shift(left, top, 0)
 

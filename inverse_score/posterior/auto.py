@@ -7,8 +7,6 @@ import json
 from importlib import resources
 from typing import Any
 
-from operators.algebra import Scaled
-from operators.color import Grayscale
 from operators.nonlinear import NonlinearOperator
 
 from ..prior import Prior
@@ -20,7 +18,7 @@ _TABLE = "auto_methods.json"
 
 @functools.cache
 def table() -> dict[str, dict[str, dict[str, Any]]]:
-    """budget -> operator class, or "default" -> method and options; written by the benchmark.
+    """budget -> family of operators, or "default" -> method and options; written by the benchmark.
 
     `python tests/studies/posteriors.py --write-table` measures and writes it, with the
     figures by which each was chosen under "measured".
@@ -37,15 +35,13 @@ def choose(
     if isinstance(operator, NonlinearOperator):
         # Decoupled annealing takes any differentiable operator, and no vjp of the network.
         return "daps", {}, "auto, not linear"
-    # The table goes by class names; what a recipe scales is still the same operator.
-    while isinstance(operator, Scaled):
-        operator = operator.operator
-    if exact and isinstance(operator, Grayscale):
+    family = operator.forms.family
+    if exact and family == "Grayscale":
         # What moment matching with an error spectrum leaves unsolved in the grey comes out as
         # colour, several times the truth's.
         return "ddnm", {}, f"auto, {budget}, exact grey"
     rows = table()[budget]
-    entry = dict(rows.get(type(operator).__name__, rows["default"]))
+    entry = dict(rows.get(family, rows["default"]))
     entry.pop("measured", None)
     method, why = entry.pop("method"), f"auto, {budget}"
     if exact:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import operators.kspace
+import operators.mri.kspace
 from inverse_score.errors import BadInput
 
 from .sources import Item
@@ -133,10 +133,10 @@ def lines_mask(
 
 
 def _from_operators(kind: str) -> Callable[..., Tensor]:
-    """fastMRI's and the other rules of operators.kspace, by their names there."""
+    """fastMRI's and the other rules of operators.mri.kspace, by their names there."""
 
     def rule(size: tuple[int, int], seed: int, *, acc: float, center: float = 0.08) -> Tensor:
-        if kind in operators.kspace.COLUMN_KINDS:
+        if kind in operators.mri.kspace.COLUMN_KINDS:
             return operators.column_mask(kind, size[1], acc, center, seed=seed).mask.float()
         return operators.grid_mask(kind, size, acc, center, seed=seed).mask.float()
 
@@ -149,7 +149,7 @@ MASKS: dict[str, Callable[..., Tensor]] = {
     "lines-equispaced": functools.partial(lines_mask, kind="equispaced"),
     **{
         kind: _from_operators(kind)
-        for kind in (*operators.kspace.COLUMN_KINDS, *operators.kspace.GRID_KINDS)
+        for kind in (*operators.mri.kspace.COLUMN_KINDS, *operators.mri.kspace.GRID_KINDS)
     },
 }
 

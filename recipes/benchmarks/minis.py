@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inverse_score.errors import BadInput
-from inverse_score.io.scan import centre_crop
+from inverse_score.io.scan import center_crop
 from inverse_score.metrics import psnr
 from inverse_score.prior import Prior
 from operators import as_complex, column_mask, ifft2c
@@ -254,4 +254,4 @@ def scan_volume(run: BenchmarkRun, row: Row, case: Case, item: Item) -> dict[str
 
 
 def _cropped(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.asarray(centre_crop(image, (shape[-2], shape[-1])))
+    return np.asarray(center_crop(image, (shape[-2], shape[-1])))

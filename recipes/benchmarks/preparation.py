@@ -19,7 +19,7 @@ from inverse_score.io.formats.dicom import read_series
 from inverse_score.io.formats.fastmri import open_fastmri
 from inverse_score.io.formats.nifti import read_nifti
 from inverse_score.io.runs.commits import committing
-from inverse_score.io.scan import Scan, centre_crop
+from inverse_score.io.scan import Scan, center_crop
 from operators import fft2c, ifft2c
 
 from .. import calibration
@@ -222,7 +222,7 @@ def _resized(volume: np.ndarray, size: tuple[int | None, int, int]) -> np.ndarra
 def _cropped(image: np.ndarray, size: int) -> np.ndarray:
     if min(image.shape) < size:
         raise BadInput(f"an image of {image.shape} is smaller than the {size} x {size} wanted")
-    return centre_crop(image, (size, size))
+    return center_crop(image, (size, size))
 
 
 def _fit(coils: torch.Tensor, size: int) -> torch.Tensor:

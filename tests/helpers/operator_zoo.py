@@ -25,6 +25,9 @@ from operators import (
     to_physics,
     vstack,
 )
+from operators.mri.coils import unit_norm
+from operators.mri.coilwise import CoilwiseMRI
+from operators.observed import Observed
 
 SIZES = [(8, 6), (9, 7), (6, 9)]
 
@@ -66,6 +69,7 @@ def zoo(H, W):
         "multi-coil, columns": CartesianMRI(columns, maps(3, H, W)),
         "multi-coil, grid": CartesianMRI(masks[0], maps(3, H, W)),
         "multi-coil per item": items,
+        "coil by coil": CoilwiseMRI(columns, sens_maps=unit_norm(maps(3, H, W))),
         "parallel beam": radon,
         "parallel beam, nothing stored": Radon((H, W), angles, memory_limit=0),
         "flat fan": Radon((H, W), angles, geometry="fan-flat", **fan),
@@ -74,6 +78,9 @@ def zoo(H, W):
         "scaled per item": CartesianMRI(masks) * torch.tensor([2.0, -3.0], dtype=torch.float64),
         "composition": Mask(mask[:1], (1, H, W)) @ gray,
         "whitened": Diagonal(uniform(3, H, W) + 0.1, complex=True) @ items,
+        "observed mask": Observed(Mask(mask), uniform(3, H, W) > 0.3),
+        "observed k-space": Observed(CartesianMRI(masks), uniform(2, 1, H, W) > 0.3),
+        "observed beams": Observed(0.5 * radon, uniform(*radon.out_shape) > 0.3),
         "stack of one shape": vstack([CartesianMRI(masks[0]), items]),
         "stack of many shapes": vstack([Identity((2, H, W)), CartesianMRI(masks[1])]),
         "slices": EachSlice(radon, 3),

@@ -15,7 +15,7 @@ from inverse_score.testing.half_seen import (
     measurement,
 )
 from operators import CartesianMRI, check_adjoint
-from operators.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
+from operators.mri.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
 
 COLUMNS = torch.tensor([1, 0, 1, 1], dtype=torch.bool)
 
@@ -97,8 +97,8 @@ def test_coil_images_that_are_one_image_satisfy_the_sense_step():
     A = CoilwiseMRI(torch.ones(5, dtype=torch.bool), sens_maps=maps)
     image = torch.randn(1, 1, 4, 5, dtype=torch.complex128)
     coil = torch.view_as_real(maps * image).movedim(-1, 2).flatten(1, 2)
-    assert A.sense(coil, A(coil)).abs().max() < 1e-12
-    moved = A.sense(torch.zeros_like(coil), A(coil))
+    assert A.forms.sense(coil, A(coil)).abs().max() < 1e-12
+    moved = A.forms.sense(torch.zeros_like(coil), A(coil))
     torch.testing.assert_close(moved, coil)
     torch.testing.assert_close(root_sum_of_squares(coil), image[:, 0].abs())
 

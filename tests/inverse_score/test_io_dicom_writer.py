@@ -15,7 +15,7 @@ from inverse_score.io.formats.dicom_writer import NOTICE, Derivation, write_dico
 from inverse_score.io.formats.nifti import write_nifti
 from inverse_score.io.formats.parametric_map import write_parametric_map
 from inverse_score.io.reading import read_scan
-from inverse_score.io.scan import Scan, centre_crop, crop_affine
+from inverse_score.io.scan import Scan, center_crop, crop_affine
 from inverse_score.testing.formats import (
     brightest_place,
     marker_volume,
@@ -86,7 +86,7 @@ def test_raw_data_becomes_dicom_where_the_scanner_would_put_it(tmp_path):
     with pytest.raises(AssertionError):
         np.testing.assert_allclose(affine, scan.affine)
     full = write_dicom(tmp_path / "full", shown, scan, MADE)
-    write_dicom(tmp_path / "cut", centre_crop(shown, size), scan, MADE, affine=affine)
+    write_dicom(tmp_path / "cut", center_crop(shown, size), scan, MADE, affine=affine)
     whole, cut = read_scan(tmp_path / "full"), read_scan(tmp_path / "cut")
     # Column 2 of 10 and row 1 of 12, pixels of 10 mm about (10, 20, 30) mm in LPS.
     np.testing.assert_allclose(brightest_place(whole), (20, 30, 30), atol=1e-6)

@@ -12,7 +12,7 @@ from inverse_score.errors import BadInput
 from inverse_score.io.formats.bart import DIMENSIONS, write_bart
 from inverse_score.io.formats.sinogram import write_sinogram
 from inverse_score.io.reading import read_scan
-from inverse_score.io.scan import Scan, centre_crop, crop_affine
+from inverse_score.io.scan import Scan, center_crop, crop_affine
 from inverse_score.testing.formats import centred_ifft, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)
@@ -285,7 +285,7 @@ def test_a_part_of_a_scan_keeps_its_place(tmp_path):
 def test_a_crop_and_its_affine_agree(size):
     affine = RNG.standard_normal((4, 4))
     i, j = np.meshgrid(np.arange(8), np.arange(6), indexing="ij")
-    rows, columns = centre_crop(i, size), centre_crop(j, size)
+    rows, columns = center_crop(i, size), center_crop(j, size)
     moved = crop_affine(affine, (8, 6), size) @ (0, 0, 2, 1)
     np.testing.assert_allclose(moved, affine @ (columns[0, 0], rows[0, 0], 2, 1))
     with pytest.raises(BadInput, match="must fit"):
@@ -300,6 +300,6 @@ def test_an_impossible_scan_is_refused(tmp_path):
 
 def test_crop_starts_where_fastmri_starts():
     image = torch.arange(7 * 8).reshape(1, 7, 8)
-    assert centre_crop(image, (4, 5))[0, 0, 0] == image[0, 1, 1]
+    assert center_crop(image, (4, 5))[0, 0, 0] == image[0, 1, 1]
     with pytest.raises(BadInput, match="a crop must fit into the image"):
-        centre_crop(image, (99, 5))
+        center_crop(image, (99, 5))

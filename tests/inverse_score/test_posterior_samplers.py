@@ -115,7 +115,7 @@ def test_exact_data_are_met_exactly_and_the_rest_keeps_its_spread(problem):
     assert rec.misfit_kind == "relative"
     assert rec.misfit.max() < 1e-5
     exact = prior.posterior(y, A, 1e-4)
-    free = A.row_gram.flatten() == 0
+    free = A.forms.row_gram.flatten() == 0
     true = exact.cov[0].diagonal().sqrt()[free]
     # 600 samples give a std to 3 %, the mean of eight of them to 2 %; the walk has 20 steps.
     ratio = (rec.std.flatten()[free] / true).mean()

@@ -93,36 +93,6 @@ def test_norm_is_the_largest_singular_value(operators, name):
     torch.testing.assert_close(found.reshape(-1)[0].double(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "name"), CASES)
-def test_singular_vectors_are_orthonormal_and_give_the_operator(operators, size, name):
-    A = operators[size][name]
-    if not hasattr(A, "svd"):
-        return
-    svd, x = A.svd, draw((A.batch or 2, *A.in_shape), 8)
-    y = draw((A.batch or 2, *A.out_shape), 9, A.out_complex)
-    z = svd.Vt(x)
-    assert svd.s.ndim == z.ndim
-    torch.testing.assert_close(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1))
-    torch.testing.assert_close(svd.V(z), x)
-    torch.testing.assert_close(svd.U(svd.s * z), A(x), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(svd.V(svd.s * svd.Ut(y)), A.T(y), rtol=1e-6, atol=1e-6)
-    kept = draw(z.shape, 10) * (svd.s > 0)
-    torch.testing.assert_close(svd.Ut(svd.U(kept)), kept, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(("size", "name"), CASES)
-def test_transform_puts_the_measured_coefficients_in_place(operators, size, name):
-    A = operators[size][name]
-    if not hasattr(A, "transform") or name.startswith(("parallel", "flat", "arc")):
-        return
-    if "blur" in name:
-        return
-    transform, x = A.transform, draw((A.batch or 2, *A.in_shape), 11)
-    z = transform.T(x)
-    torch.testing.assert_close(transform.T_inv(z), x)
-    torch.testing.assert_close(transform.embed(A(x)), transform.mask * z, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_some_items_of_an_operator_act_as_they_do_among_all(operators, name):
     A = operators[SIZES[1]][name]
@@ -271,23 +241,6 @@ def test_a_call_changes_nothing_and_dtype_follows_the_input(operators):
         assert A.solve_normal(x, 0.5).dtype == torch.float32, name
         assert A.pinv(y).dtype == torch.float32, name
         assert set(vars(A)) == before, name
-
-
-def test_check_adjoint_finds_a_wrong_adjoint_and_a_coupled_batch():
-    class Wrong(Identity):
-        def adjoint(self, y):
-            return 1.001 * y
-
-    class Coupled(Identity):
-        def forward(self, x):
-            return len(x) * x
-
-        adjoint = forward
-
-    with pytest.raises(ValueError, match="not the adjoint of A: relative gap"):
-        check_adjoint(Wrong((3, 4)))
-    with pytest.raises(ValueError, match="depends on the batch"):
-        check_adjoint(Coupled((3, 4)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from operators import CartesianMRI
 @pytest.mark.parametrize("kept", [3, 30])
 def test_normal_by_rows_and_coils_is_adjoint_of_forward(kept, monkeypatch):
     """Few columns go through narrow matrices, many through FFTs; both in blocks of rows."""
-    monkeypatch.setattr("operators.mri._SHARE", 4000)
+    monkeypatch.setattr("operators.mri.normal._SHARE", 4000)
     g = torch.Generator().manual_seed(0)
     H, W = 1100, 33
     mask = torch.zeros(W)

@@ -7,7 +7,7 @@ from operator_zoo import NAMES, SIZES, draw, zoo
 from inverse_score.fit import Kept
 from inverse_score.testing.dense import dense
 from operators import CartesianMRI, FromFunction, Mask
-from operators.rows import ROWS
+from operators.mri.rows import ROWS
 
 H, W = ROWS + 5, 12
 
@@ -95,7 +95,7 @@ def test_there_is_none_for_masks_that_mix_rows_or_weights_that_differ(monkeypatc
     mixing = torch.ones(H, W)
     mixing[0, 0] = 0
     assert CartesianMRI(mixing, A.sens_maps).resolvent() is None
-    monkeypatch.setattr("operators.rows.LARGEST", W * W * 2 - 1)
+    monkeypatch.setattr("operators.mri.rows.LARGEST", W * W * 2 - 1)
     assert mri(A.sens_maps).resolvent() is None
 
 

@@ -94,7 +94,7 @@ def test_an_observed_operator_has_its_adjoint_and_its_items():
     assert check_adjoint(A) < 1e-12
     x = torch.randn(3, *radon.in_shape)
     torch.testing.assert_close(A[[2]](x[2:]), A(x)[2:])
-    T = A.transform
+    T = A.forms.transform
     torch.testing.assert_close(T.embed(A(x)), T.mask * T.T(x))
     with pytest.raises(ValueError, match="keep must hold 0 and 1"):
         Observed(radon, 2.0 * keep)

@@ -11,7 +11,7 @@ from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.formats.fastmri import open_fastmri
 from inverse_score.testing.scans import coil_maps, ellipse, fastmri_file, kspace
 from operators import CartesianMRI, Radon, as_channels, as_complex, column_mask, fft2c, ifft2c
-from operators.coils import low_resolution, unit_norm
+from operators.mri.coils import low_resolution, unit_norm
 from recipes import calibration, ct, mri
 from recipes.ct import sinogram_noise_std
 from recipes.scans import CTScan, MRIScan
@@ -92,7 +92,7 @@ def test_the_calibration_region_is_the_sampled_centre(centre):
     mask = torch.arange(40) % 5 == 0
     first = (40 - centre + 1) // 2
     mask[first : first + centre] = True
-    rows, columns = calibration.calibration_region(mask.expand(SHAPE))
+    rows, columns = calibration.calibration_size(mask.expand(SHAPE))
     assert rows == 48
     assert centre - 1 <= columns <= centre + 1
     left = 20 - columns // 2
@@ -102,7 +102,7 @@ def test_the_calibration_region_is_the_sampled_centre(centre):
 def test_no_centre_is_an_error_that_says_what_to_give():
     mask = (torch.arange(40) % 4 == 1).expand(SHAPE)
     with pytest.raises(BadInput, match=r"no calibration region.*sens_maps"):
-        calibration.calibration_region(mask)
+        calibration.calibration_size(mask)
 
 
 def test_maps_take_the_phase_so_that_the_image_is_real_and_positive():

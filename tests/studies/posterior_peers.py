@@ -131,7 +131,7 @@ def _deepinv_rows(problem: ToyProblem) -> dict[str, Run]:
     denoiser = ExactDenoiser()
     model = dinv.physics.GaussianNoise(noise)
     if problem.operator_name == "inpainting":
-        mask = A.row_gram[0]
+        mask = A.forms.row_gram[0]
         physics = dinv.physics.Inpainting(img_size=A.in_shape, mask=mask, noise_model=model)
     else:
         physics = dinv.physics.LinearPhysics(

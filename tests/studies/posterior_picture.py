@@ -105,7 +105,7 @@ def mode_weights(problem: ToyProblem) -> tuple[torch.Tensor, torch.Tensor]:
 
 def unobserved(problem: ToyProblem) -> tuple[int, ...]:
     """The unobserved pixel nearest to the middle."""
-    mask = problem.operator.row_gram[0]
+    mask = problem.operator.forms.row_gram[0]
     return min(PIXELS + tuple(map(tuple, (mask == 0).nonzero().tolist())),
                key=lambda p: (float(mask[p]), (p[1] - 3.5) ** 2 + (p[2] - 3.5) ** 2))  # fmt: skip
 

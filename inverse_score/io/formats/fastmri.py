@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import BadInput
 from .. import guard
 from ..runs.commits import committing
-from ..scan import Scan, centre_crop
+from ..scan import Scan, center_crop
 
 REFERENCES = ("ground_truth", "reconstruction_rss", "reconstruction_esc")
 # The names that fastMRI gives; any other text in this attribute could be about a patient.
@@ -294,4 +294,4 @@ def write_fastmri(
 
 def reference_like(image: np.ndarray, crop: tuple[int, int] | None) -> np.ndarray:
     """A reconstruction (..., H, W) cut to the scanner's image size."""
-    return image if crop is None else centre_crop(image, crop)
+    return image if crop is None else center_crop(image, crop)

@@ -50,7 +50,7 @@ def filtered_back_projection(
     prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
 ) -> Tensor:
     """The operator's own fbp(y)."""
-    fbp = getattr(data.operator, "fbp", None)
+    fbp = data.operator.forms.fbp
     if fbp is None:
         raise ValueError(
             f'{type(data.operator).__name__} has no fbp; "pinv" and "tikhonov" take any operator'

@@ -50,7 +50,7 @@ class NullSpaceStep(Consistent):
             # A^+ v s^2 / (v s^2 + noise^2) for all s at once.
             return x0_hat + data.solve(data.gradient(x0_hat), 1 / self.error(r))
         e = data.residual(x0_hat)
-        gram, svd = _gram(data, e), getattr(data.operator, "svd", None)
+        gram, svd = _gram(data, e), data.operator.forms.svd
         if gram is not None:
             trust = _trust(r, gram.sqrt(), data.noise_std)
             return x0_hat + data.operator.T(_inverse(gram) * trust * e)
@@ -68,7 +68,7 @@ class NullSpaceStep(Consistent):
         """Noise whose variance, with what A^+ L n brings, is 1: z scaled along measured axes."""
         if data.exact:
             return z
-        gram, svd = _gram(data, data.y), getattr(data.operator, "svd", None)
+        gram, svd = _gram(data, data.y), data.operator.forms.svd
         if gram is not None:
             used = _trust(r, gram.sqrt(), data.noise_std) * data.noise_std / r
             rest = (1 - used**2 * _inverse(gram)).clamp_min(0).sqrt()
@@ -110,7 +110,7 @@ def ddnm(
 
 
 def _gram(data: LinearMeasurement, like: Tensor) -> Tensor | None:
-    gram = getattr(data.operator, "row_gram", None)
+    gram = data.operator.forms.row_gram
     return None if gram is None else gram.to(device=like.device, dtype=like.real.dtype)
 
 

@@ -53,7 +53,7 @@ class _Step:
     """The three cases of DDRM, for all coefficients at once."""
 
     def __init__(self, prior: Prior, data: LinearMeasurement, noise: Noise, options: Options):
-        svd = getattr(data.operator, "svd", None)
+        svd = data.operator.forms.svd
         if svd is None or not data.shared:
             what = "has no singular values (svd)" if svd is None else "is weighted within an item"
             raise ValueError(

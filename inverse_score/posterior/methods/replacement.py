@@ -20,7 +20,7 @@ def replacement(
     prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: NoOptions
 ) -> Tensor:
     """Replace the measured part by y at the state's noise (Song et al. 2021, app. I.2, I.3)."""
-    exact = getattr(getattr(data.operator, "transform", None), "exact", False)
+    exact = getattr(data.operator.forms.transform, "exact", False)
     if not exact:
         raise ValueError(
             f"{type(data.operator).__name__} does not measure part of an invertible transform of "
@@ -38,7 +38,7 @@ def replacement_hook(
     Song et al. 2022, eq. 9; lam = 1 is the replacement of Song et al. 2021 (inpainting,
     colorization). T and Lambda are the operator's `transform`; without one, A^+ does their work.
     """
-    transform = getattr(data.operator, "transform", None)
+    transform = data.operator.forms.transform
     draws = iter(range(1 << 40))
 
     def hook(x: Tensor, t: float) -> Tensor:

@@ -78,7 +78,7 @@ def score_mri(
     the operator takes decides the form:
       real:    CartesianMRI(mask, ...) @ RealImage((H, W)), a prior of real images (alg. 2);
       complex: CartesianMRI(mask, ...), ChannelWise(prior, 2), parts apart (alg. 3);
-      SSOS:    CoilwiseMRI(mask, coils), ChannelWise(prior, 2 coils); operators.coilwise.
+      SSOS:    CoilwiseMRI(mask, coils), ChannelWise(prior, 2 coils); operators.mri.coilwise.
                root_sum_of_squares of the samples is the image (alg. 4);
       hybrid:  CoilwiseMRI with sens_maps: every sense_every steps (default: a tenth of all) also
                x_c <- x_c + mu S_c A_S^H (alpha y - A_S sum_c conj(S_c) x_c), mu from 1 to 0.2
@@ -88,7 +88,7 @@ def score_mri(
     """
     every = options.sense_every or max(1, len(walk.times) // 10)
     consistent = _Consistency(data, options.lam)
-    sense, turns = getattr(data.operator, "sense", None), _Turns(walk.times, every)
+    sense, turns = data.operator.forms.sense, _Turns(walk.times, every)
 
     def hook(x: Tensor, t: float) -> Tensor:
         known = prior.sde.alpha(t) * data.y

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -267,12 +267,12 @@ class _Growing:
 
 
 def _tile(weights: csr_matrix, device: torch.device, both: bool) -> Tile:
-    by_orbits = None
+    by_orbits, (rows, columns) = None, cast(tuple[int, int], weights.shape)
     if both:
         wide = weights.tocsc()
-        by_orbits = _csr((wide.data, wide.indices, wide.indptr), wide.shape[::-1], device)
+        by_orbits = _csr((wide.data, wide.indices, wide.indptr), (columns, rows), device)
     arrays = (weights.data, weights.indices, weights.indptr)
-    return Tile(_csr(arrays, weights.shape, device), by_orbits)
+    return Tile(_csr(arrays, (rows, columns), device), by_orbits)
 
 
 def _csr(arrays: tuple[np.ndarray, ...], shape: tuple[int, int], device: torch.device) -> Tensor:

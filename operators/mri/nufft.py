@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .linear import LinearOperator, as_channels, as_complex
-from .mri import _checked_maps
+from ..linear import LinearOperator, as_channels, as_complex
+from .parameters import checked_maps
 
 
 class NonCartesianMRI(LinearOperator):
@@ -34,7 +34,7 @@ class NonCartesianMRI(LinearOperator):
         accuracy: float | None = None,
     ):
         try:
-            import pytorch_finufft  # noqa: F401
+            import pytorch_finufft  # noqa: F401  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError("NonCartesianMRI needs pip install inverse-score[nufft]") from error
         H, W = tuple(image_shape)[-2:]
@@ -42,7 +42,7 @@ class NonCartesianMRI(LinearOperator):
             raise ValueError(f"trajectory must be (K, 2); got {tuple(trajectory.shape)}")
         if not bool((trajectory.abs() <= math.pi + 1e-6).all()):
             raise ValueError("trajectory must be finite, in radians per pixel within [-pi, pi]")
-        self.sens_maps, batch, coils = _checked_maps(sens_maps, H, W)
+        self.sens_maps, batch, coils = checked_maps(sens_maps, H, W)
         super().__init__((2, H, W), (coils, len(trajectory)), batch)
         self._per_item = () if batch is None else ("sens_maps",)
         self.trajectory, self.accuracy = trajectory, accuracy
@@ -53,7 +53,7 @@ class NonCartesianMRI(LinearOperator):
         return points, {"eps": self.accuracy or (1e-13 if double else 1e-6)}
 
     def forward(self, x: Tensor) -> Tensor:
-        import pytorch_finufft
+        import pytorch_finufft  # pyright: ignore[reportMissingImports]
 
         image = as_complex(x)[:, None]
         if self.sens_maps is not None:
@@ -65,7 +65,7 @@ class NonCartesianMRI(LinearOperator):
         return y / math.sqrt(math.prod(self.in_shape[1:]))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        import pytorch_finufft
+        import pytorch_finufft  # pyright: ignore[reportMissingImports]
 
         points, options = self._options(y)
         image = pytorch_finufft.functional.finufft_type1(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..linear import Forms, LinearOperator
+from ..spectral import Transform
 from .filtering import fbp
 from .geometry import checked_geometry, read_angles
-from .linear import LinearOperator
 from .projector import Project, Projector
-from .spectral import Transform
 
 WATER = 0.0193  # 1 / mm at about 70 keV
 
@@ -24,7 +25,7 @@ class Radon(LinearOperator):
     image_size: n or (H, W). angles: (A,) radians, any set (sparse, limited); equispaced ones in
     float32 are read without its rounding. detectors: their
     number, default as many as see the whole image. geometry: "parallel", "fan-flat" or
-    "fan-arc" (conventions: operators.geometry.Geometry, those of ASTRA). Lengths in mm:
+    "fan-arc" (conventions: operators.ct.geometry.Geometry, those of ASTRA). Lengths in mm:
     pixel_size, detector_spacing (default: one pixel at the axis), detector_offset (off-centre
     rotation: the detector's middle relative to the axis), source_distance and detector_distance
     from the axis (fan beams). y is in units of x times mm. rays_per_bin: a reading is the mean
@@ -101,7 +102,7 @@ class Radon(LinearOperator):
         return torch.device("cpu")
 
     def fbp(self, y: Tensor, filter: str = "ramp") -> Tensor:
-        """Filtered backprojection, filter one of operators.filtering.FILTERS: -> (B, C, H, W)."""
+        """Filtered backprojection -> (B, C, H, W), filter one of operators.ct.filtering.FILTERS."""
         self._check_out(y)
         size = (self.in_shape[1], self.in_shape[2])
         flat = y.flatten(0, 1)
@@ -118,7 +119,7 @@ class Radon(LinearOperator):
         """
         period = np.pi if self.geometry.kind == "parallel" else 2 * np.pi
         angles = np.asarray(self.angles)
-        diagonal = int(np.ceil(np.hypot(*self.in_shape[1:])))
+        diagonal = math.ceil(math.hypot(*self.in_shape[1:]))
         candidates = range(len(angles), 8 * diagonal) if views is None else [views]
         for count in candidates:
             place = np.mod(angles - angles[0], period) / period * count
@@ -153,17 +154,19 @@ class Radon(LinearOperator):
         )
 
     @property
-    def transform(self) -> Transform:
+    def forms(self) -> Forms:
+        return Forms.of(self, fbp=self.fbp, make_transform=self._transform)
+
+    def _transform(self) -> Transform | None:
         """T: the full scan that this one is a part of, T_inv its FBP (so not exact).
 
-        As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views.
+        As Song et al. (2022) treat sparse-view CT: Lambda picks the measured views. None where
+        these do not lie on equispaced ones.
         """
         try:
             whole, place = self.full()
-        except ValueError as error:
-            raise AttributeError(
-                f"Radon has a transform only on equispaced views: {error}"
-            ) from error
+        except ValueError:
+            return None
         index = torch.from_numpy(place)
         mask = torch.zeros(1, 1, whole.out_shape[1], 1)
         mask[:, :, index] = 1.0
@@ -172,7 +175,7 @@ class Radon(LinearOperator):
             z = y.new_zeros(y.shape[0], *whole.out_shape)
             return z.index_copy(2, index.to(y.device), y)
 
-        return Transform(whole.forward, whole.fbp, mask, embed, exact=False)
+        return Transform(whole.forward, whole.fbp, mask, embed, exact=False, entrywise=True)
 
     def memory(self, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
         """Bytes stored on the CPU, share of the distinct rays stored, copies by symmetry.

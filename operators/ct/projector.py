@@ -103,10 +103,11 @@ class Projector:
             padded = padded.flatten() if batch == 1 else _transposed(padded)
             flat = padded.index_select(0, self.source)
         rows = flat.reshape(self.num_rows, self.copies * batch)
-        images = self.stored.adjoint(rows[: self.num_stored]) if self.stored else 0
-        if len(self.free):
-            images = images + self.free.adjoint(rows[self.num_stored :])
-        return _transposed(images)
+        stored, free = rows[: self.num_stored], rows[self.num_stored :]
+        if not self.stored:
+            return _transposed(self.free.adjoint(free))
+        images = self.stored.adjoint(stored)
+        return _transposed(images + self.free.adjoint(free) if len(self.free) else images)
 
 
 def _joined(parts: list[Tensor], empty: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def _turning(
     place = np.empty_like(turned)
     for g in range(len(elements)):
         place[turned[:, g], g] = np.arange(len(turned)) * len(elements) + g
-    return tuple(torch.from_numpy(table).to(device) for table in (turned.reshape(-1), place))
+    return torch.from_numpy(turned.reshape(-1)).to(device), torch.from_numpy(place).to(device)
 
 
 class Project(torch.autograd.Function):

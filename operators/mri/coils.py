@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .fourier import ifft2c
+from ..fourier import ifft2c
 
 
 def calibration_size(mask: Tensor) -> tuple[int, int]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from .fourier import fft2c, ifft2c
-from .linear import LinearOperator
-from .mri import CartesianMRI
-from .spectral import SVD, Transform, transform_of
+from ..fourier import fft2c, ifft2c
+from ..linear import Forms, LinearOperator
+from ..spectral import SVD
+from .cartesian import CartesianMRI
 
 
 class RealImage(LinearOperator):
@@ -32,8 +33,8 @@ class CoilwiseMRI(LinearOperator):
 
     x (B, 2 coils, H, W): real and imaginary part of coil 0, of coil 1, ...; kspace complex
     (B, coils, H, W), zero where mask is 0. mask: (W,) or (H, W). sens_maps (coils, H, W), with
-    sum |S_c|^2 = 1 in the body, do not enter y: they give `sense`, the step towards coil images
-    that are one image seen by all coils.
+    sum |S_c|^2 = 1 in the body, do not enter y: they give `forms.sense`, the step towards coil
+    images that are one image seen by all coils.
     """
 
     out_complex = True
@@ -70,7 +71,10 @@ class CoilwiseMRI(LinearOperator):
         return self.mask.to(device=like.device, dtype=like.dtype)
 
     @property
-    def svd(self) -> SVD:
+    def forms(self) -> Forms:
+        return Forms.of(self, svd=self._svd, sense=None if self.sens_maps is None else self._sense)
+
+    def _svd(self) -> SVD:
         """V^T x = the parts of F x_c, s = mask."""
         s = torch.broadcast_to(self.mask.to(torch.float32), self.in_shape)[None]
 
@@ -81,25 +85,14 @@ class CoilwiseMRI(LinearOperator):
             return _parts(y * self._mask(y.real))
 
         return SVD(s, lambda z: _parts(ifft2c(_coils(z))), lambda x: _parts(fft2c(_coils(x))),
-                   U, Ut)  # fmt: skip
+                   U, Ut, True)  # fmt: skip
 
-    @property
-    def transform(self) -> Transform:
-        return transform_of(self.svd)
-
-    @property
-    def sense(self):
-        """(x, kspace) -> S A_S^H (kspace - A_S S^H x), A_S = mask F S, S^H x = sum_c S_c^* x_c."""
-        if self.sens_maps is None:
-            raise AttributeError("CoilwiseMRI has a sense step only with sens_maps")
-
-        def step(x: Tensor, kspace: Tensor) -> Tensor:
-            S = self.sens_maps.to(_coils(x))
-            image = (S.conj() * _coils(x)).sum(1, keepdim=True)
-            rest = self._mask(x) * (kspace - fft2c(S * image))
-            return _parts(S * (S.conj() * ifft2c(rest)).sum(1, keepdim=True))
-
-        return step
+    def _sense(self, x: Tensor, kspace: Tensor) -> Tensor:
+        """S A_S^H (kspace - A_S S^H x), A_S = mask F S, S^H x = sum_c S_c^* x_c."""
+        S = cast(Tensor, self.sens_maps).to(_coils(x))
+        image = (S.conj() * _coils(x)).sum(1, keepdim=True)
+        rest = self._mask(x) * (kspace - fft2c(S * image))
+        return _parts(S * (S.conj() * ifft2c(rest)).sum(1, keepdim=True))
 
     @property
     def num_measured(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from .linear import as_channels, as_complex
+from ..linear import as_channels, as_complex
 
 ROWS = 16  # twice as many save little time, sixteen times fewer save no iteration
 LARGEST = 1 << 27  # entries of all matrices, 1 GB in complex64
