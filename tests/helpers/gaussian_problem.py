@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from inverse_score.gaussian import GaussianPrior, gaussian_kl
@@ -40,14 +42,22 @@ def measurement(prior, operator, *, items=1, noise_std=NOISE):
     return x, operator(x) + noise_std * mask * Noise(1, range_of(items))(x, 0)
 
 
-def excess(samples, posterior):
-    """KL of the samples' moments from item 0's posterior less d (d + 3) / (4 n), in nats."""
+def excess(samples, posterior, item=0):
+    """KL of the samples' moments from an item's posterior, less that of as many exact samples."""
     x = samples.double().flatten(1)
     n, d = x.shape
     cov = torch.cov(x.T) * (n - 1) / n
-    return gaussian_kl(x.mean(0), cov, posterior.mean[0].flatten(), posterior.cov[0]) - d * (
-        d + 3
-    ) / (4 * n)
+    mean = posterior.mean[item].flatten()
+    return gaussian_kl(x.mean(0), cov, mean, posterior.cov[item]) - exact_samples_kl(n, d)
+
+
+def exact_samples_kl(n, d):
+    """E KL(N(mean, S) || N(m, C)) of n draws of N(m, C) = -E log(|S| / |C|) / 2, n S ~ W(C, n - 1).
+
+    Bishop 2006, eq. B.81; the trace and the mean's square are d in sum. About d (d + 3) / (4 n).
+    """
+    half = (n - 1 - torch.arange(d, dtype=torch.float64)) / 2
+    return float(-(torch.digamma(half).sum() + d * math.log(2 / n)) / 2)
 
 
 range_of = range

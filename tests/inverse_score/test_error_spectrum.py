@@ -153,6 +153,20 @@ def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated,
     torch.testing.assert_close(found, torch.full((4,), factor), rtol=0.08, atol=0)
 
 
+def test_chance_never_inflates_a_right_spectrum():
+    """|e|_W^2 of 600 items of 128 pixels, whose C is right: of these some 15 lie beyond two standard
+    deviations, none beyond five (chance 1e-5 each)."""
+    prior, noise = white_prior(1.0), Noise(3, range(600))
+    A, x = Mask(torch.ones(1, 8, 16)), 0.3 * noise(torch.empty(600, 1, 8, 16), 0)
+    prior.card["error_spectrum"] = {**prior.card["error_spectrum"], "shape": [8, 16]}
+    xt, y = x + 0.2 * noise(x, 1), x + 0.1 * noise(x, 2)
+    data = measure(prior, y, A, 0.1)
+    cond = moment_matching(prior, data, covariance="spectrum")
+    c = cond.spectrum.at(0.2, xt)
+    factor = cond.inflation(data, data.residual(prior.network(xt, None)), c, torch.ones(600))
+    assert bool((factor == 1).all())
+
+
 def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():
     """Where s^2 is 0.1, tenfold c is hundredfold s^2 c; where it is 4, tenfold is the most."""
     prior = gaussian_prior()
