@@ -15,13 +15,14 @@ from inverse_score.io.priors import load_prior, update_card
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])
 SLICE, SAMPLES = 1, 5
 QUICK = ("--steps", 2, "--baseline", "none", "--maps", "low-resolution", "--quiet", "--json",
-         "--no-pages", "--slices", SLICE)  # fmt: skip
+         "--no-pages")  # fmt: skip
+ONE = ("--slices", SLICE)
 
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assembly")
-    scan = fastmri_file(folder / "scan.h5", mask=MASK)
+    scan = fastmri_file(folder / "scan.h5", mask=MASK, slices=3)
     return folder, scan, tiny_prior(folder / "tiny.safetensors")
 
 
@@ -43,13 +44,15 @@ def reconstruct(scanned, capsys):
 
 @pytest.fixture
 def volume(reconstruct):
-    return reconstruct("five", "--samples", SAMPLES, "--keep-samples", "--overwrite")
+    return reconstruct("five", *ONE, "--samples", SAMPLES, "--keep-samples", "--overwrite")
 
 
 def test_five_samples_are_a_unit_of_four_and_one_of_one_all_different(volume):
     """Four a unit, whatever the memory: it is part of a run's identity, as the seed is."""
     arrays, _, manifest = volume
     assert (manifest["chunks"], manifest["config"]["chunk"]) == (2, 4)
+    # Vector-Jacobian products cost too much for a processor.
+    assert manifest["config"]["budget"] == "fast"
     samples = arrays["samples"][:, 0]
     assert samples.shape == (SAMPLES, 24, 32)
     gaps = [np.abs(a - b).max() for k, a in enumerate(samples) for b in samples[:k]]
@@ -74,7 +77,7 @@ def test_maps_are_those_of_the_mean_of_all_samples(volume, scanned):
     """
     arrays, _, _ = volume
     prior = load_prior(scanned[2])
-    measured = torch.from_numpy(kspace()[0] * MASK)[SLICE]
+    measured = torch.from_numpy(kspace(slices=3)[0] * MASK)[SLICE]
     recipe = recipes.mri(prior, torch.from_numpy(MASK), maps="low-resolution")
     problem = recipe.prepare(measured)
     mean = torch.from_numpy(arrays["samples"][:, 0].mean(0)).to(torch.complex64)
@@ -93,13 +96,13 @@ def test_a_scan_four_deviations_off_its_prior_is_an_alarm(reconstruct, scanned):
     """Chance gives |z| > 4 to 6 of 100 000 scans: at 6 the prior may not fit, at 3 it does."""
     prior = scanned[2]
     before = prior.read_bytes()
-    z = reconstruct("plain", "--samples", 1, "--overwrite")[1]["slices"][0]["fit_z"]
+    z = reconstruct("plain", *ONE, "--samples", 1, "--overwrite")[1]["slices"][0]["fit_z"]
     card = load_prior(prior).card["error_spectrum"]
     try:
         for wanted, fits in ((6.0, False), (3.0, True)):
             std = [s * abs(z) / wanted for s in card["error_std"]]
             update_card(prior, {"error_spectrum": {**card, "error_std": std}})
-            _, found, _ = reconstruct("alarm", "--samples", 1, "--overwrite")
+            _, found, _ = reconstruct("alarm", *ONE, "--samples", 1, "--overwrite")
             assert abs(found["slices"][0]["fit_z"]) == pytest.approx(wanted, rel=1e-3)
             assert found["attributes"]["fit_ok"] == fits
             assert ("may not fit" in found["attributes"]["fit"]) != fits
@@ -107,11 +110,17 @@ def test_a_scan_four_deviations_off_its_prior_is_an_alarm(reconstruct, scanned):
         prior.write_bytes(before)
 
 
+def test_the_prior_s_fit_is_checked_on_the_middle_slice_alone(reconstruct):
+    """The ends of a stack are the images that a prior knows least."""
+    _, found, _ = reconstruct("all", "--samples", 1)
+    assert ["fit_z" in facts for facts in found["slices"]] == [False, True, False]
+
+
 def test_another_seed_or_sample_count_is_another_run(reconstruct, scanned, capsys):
     folder, scan, prior = scanned
-    reconstruct("one", "--samples", 1, "--overwrite")
+    reconstruct("one", *ONE, "--samples", 1, "--overwrite")
     for changed in ("seed", "samples"):
-        done = command(capsys, "reconstruct", scan, "--prior", prior, "-o", folder / "one", *QUICK,
+        done = command(capsys, "reconstruct", scan, "--prior", prior, "-o", folder / "one", *QUICK, *ONE,
                        "--samples", 2 if changed == "samples" else 1,
                        "--seed", 5 if changed == "seed" else 0, "--resume")  # fmt: skip
         assert done.code != 0

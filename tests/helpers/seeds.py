@@ -54,11 +54,12 @@ class _Twister(randomness._Twister):
 def _shifted_rng(seed=None):
     if isinstance(seed, list | tuple):
         return _default_rng([seed[0] + _now, *seed[1:]])
-    return _default_rng(seed if seed is None else seed + _now)
+    # SciPy hands generators on.
+    return _default_rng(seed + _now if isinstance(seed, int) else seed)
 
 
 def _shifted_philox(seed=None, counter=None, key=None):
     if key is not None:
         first, *rest = np.atleast_1d(key).tolist()
         key = np.array([(first + _now) & _MASK, *rest], dtype=np.uint64)
-    return _Philox(seed if seed is None else seed + _now, counter=counter, key=key)
+    return _Philox(seed + _now if isinstance(seed, int) else seed, counter=counter, key=key)
