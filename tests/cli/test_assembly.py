@@ -83,7 +83,8 @@ def test_maps_are_those_of_the_mean_of_all_samples(volume, scanned):
     mean = torch.from_numpy(arrays["samples"][:, 0].mean(0)).to(torch.complex64)
     x = torch.view_as_real(mean).permute(2, 0, 1)[None]
     residual, part = (
-        torch.complex(*v[0]).abs().numpy() for v in (problem.residual(x), problem.prior_part(x, prior))
+        torch.complex(*v[0]).abs().numpy()
+        for v in (problem.residual(x), problem.prior_part(x, prior))
     )
     np.testing.assert_allclose(arrays["residual"][0], residual, atol=2e-3 * residual.max())
     size = np.abs(mean.numpy())
@@ -119,9 +120,8 @@ def test_the_prior_s_fit_is_checked_on_the_middle_slice_alone(reconstruct):
 def test_another_seed_or_sample_count_is_another_run(reconstruct, scanned, capsys):
     folder, scan, prior = scanned
     reconstruct("one", *ONE, "--samples", 1, "--overwrite")
-    for changed in ("seed", "samples"):
-        done = command(capsys, "reconstruct", scan, "--prior", prior, "-o", folder / "one", *QUICK, *ONE,
-                       "--samples", 2 if changed == "samples" else 1,
-                       "--seed", 5 if changed == "seed" else 0, "--resume")  # fmt: skip
+    for changed, seed, samples in (("seed", 5, 1), ("samples", 0, 2)):
+        done = command(capsys, "reconstruct", scan, "--prior", prior, "-o", folder / "one", *QUICK,
+                       *ONE, "--samples", samples, "--seed", seed, "--resume")  # fmt: skip
         assert done.code != 0
         assert changed in done.err

@@ -154,8 +154,8 @@ def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated,
 
 
 def test_chance_never_inflates_a_right_spectrum():
-    """|e|_W^2 of 600 items of 128 pixels, whose C is right: of these some 15 lie beyond two standard
-    deviations, none beyond five (chance 1e-5 each)."""
+    """|e|_W^2 of 600 items of 128 pixels, whose C is right: of these some 15 lie beyond two
+    standard deviations, none beyond five (chance 1e-5 each)."""
     prior, noise = white_prior(1.0, (8, 16)), Noise(3, range(600))
     A, x = Mask(torch.ones(1, 8, 16)), 0.3 * noise(torch.empty(600, 1, 8, 16), 0)
     xt, y = x + 0.2 * noise(x, 1), x + 0.1 * noise(x, 2)

@@ -97,8 +97,8 @@ MUTATIONS = [
     # The solver's decisions.
     Mutation("inverse_score/solver.py", "{**chosen, **options}", "{**options, **chosen}", SOLVE,
              "caller"),
-    Mutation("inverse_score/solver.py", '{**walk, **plan.get("sampler_options", {}), **for_sampler}',
-             '{**for_sampler, **walk, **plan.get("sampler_options", {})}', SOLVE, "caller"),
+    Mutation("inverse_score/solver.py", 'plan.get("sampler_options", {}), **for_sampler}',
+             'for_sampler, **plan.get("sampler_options", {})}', SOLVE, "caller"),
     Mutation("inverse_score/solver.py", "math.floor(4 * math.log2(value) + 1e-3) / 4",
              "math.floor(math.log2(value) + 1e-3)", SOLVE, "octave"),
     Mutation("inverse_score/solver.py", "return 1e4 * max", "return 1e30 * max", SOLVE,
