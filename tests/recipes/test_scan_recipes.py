@@ -314,6 +314,6 @@ def test_espirit_makes_the_maps_from_twenty_four_calibration_lines_on(lines, kin
     mask[::4] = 1
     mask[24 - lines // 2 : 24 + lines // 2] = 1
     mask[[24 - lines // 2 - 1, 24 + lines // 2]] = 0
-    problem = mri(gaussian((2, 32, 48)), mask, noise_std=0.01).prepare(full)
+    problem = mri(gaussian((2, 4, 4)), mask, noise_std=0.01).prepare(full)
     assert problem.facts["maps"] == kind
     assert min(problem.facts["calibration"]) == lines
