@@ -100,8 +100,9 @@ class GaussianMixturePrior(Prior):
         z, x = noise(like, 1, OTHER)[0], torch.empty(num, d, dtype=torch.float64)
         for j in range(len(self.weights)):
             rows = k == j
-            root = self.vectors[j] * self.values[j].sqrt()
-            x[rows] = z[rows] @ root.T + self.means[j].flatten()
+            # The symmetric root: V sqrt(l) would move with the eigensolver's signs and bases.
+            root = self.vectors[j] * self.values[j].sqrt() @ self.vectors[j].T
+            x[rows] = z[rows] @ root + self.means[j].flatten()
         if t is not None:
             x = self.sde.alpha(t) * x + self.sde.sigma(t) * noise(like, 2, OTHER)[0]
         return x.reshape(num, *self.means.shape[1:]).to(dtype)

@@ -1,10 +1,13 @@
-"""Noise as a pure function of (seed, item, sample, step, stream), the same bits on every device.
+"""Noise as a pure function of (seed, item, sample, step, stream), whatever the device.
 
 Philox is counter-based (Salmon et al. 2011): seed and item make its key, sample, step and stream
 the high words of its counter, so that no two draws overlap and none depends on a batch's size or
 order. Its words are the whole state of the Mersenne twister behind torch's own normal_ and
 uniform_, which fill an event at the speed of torch.randn: a torch seed has 32 bits, too few to keep
-millions of draws apart. Drawn on the CPU in float32 and then moved.
+millions of draws apart. Drawn on the CPU in float32 and then moved, so that the device changes no
+bit. The words, uniform and rademacher are the same bits on every processor too. Normal draws are
+so on processors of one instruction set (torch.backends.cpu.get_cpu_capability()); another rounds
+log and cos otherwise and moves a draw by a few 1e-6 at most.
 """
 
 from __future__ import annotations

@@ -1,11 +1,36 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seed-shift", type=int, default=0, help="add N to the seeds of tests: other draws"
+    )
+    parser.addoption("--threads", type=int, default=1, help="torch's threads in a test process")
+
+
+def pytest_configure(config):
+    import seeds
+
+    seeds.install(config.getoption("--seed-shift"))
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    """Two threads beside a neighbour's load run 4 to 8 times slower than one."""
-    torch.set_num_threads(1)
+def _threads(request):
+    """One unless asked: two beside a neighbour's load run 4 to 8 times slower."""
+    torch.set_num_threads(request.config.getoption("--threads"))
+
+
+@pytest.fixture(autouse=True)
+def _seeds(request):
+    """Draws of torch's own generator are the same whichever tests ran before."""
+    import seeds
+
+    with seeds.as_written() if request.node.get_closest_marker("fixed_seeds") else nullcontext():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor
 
 from operators import LinearOperator, Mask
 
-from ..gaussian import GaussianPrior
+from ..gaussian import GaussianPrior, gaussian_kl
 from ..posterior import error_spectrum
 from ..randomness import Noise
 from ..sde import SDE, VPSDE
-from .toys import excess_kl, pixel_distances
+from .toys import pixel_distances
 
 SIZE, NOISE = 4, 0.05
 
@@ -47,6 +48,20 @@ def measurement(
     return x, operator(x) + noise_std * mask * Noise(1, range(items))(x, 0)
 
 
-def excess(samples: Tensor, posterior: Any) -> float:
-    """excess_kl of samples (n, 1, 4, 4) from item 0's posterior, in nats."""
-    return excess_kl(samples, posterior.mean[0], posterior.cov[0])
+def excess(samples: Tensor, posterior: Any, item: int = 0) -> float:
+    """KL of the moments of samples (n, 1, 4, 4) from an item's posterior, less that of as many
+    exact samples, in nats."""
+    flat, n = samples.detach().cpu().double().flatten(1), len(samples)
+    cov = torch.cov(flat.T) * (n - 1) / n
+    mean = posterior.mean[item].flatten()
+    kl = gaussian_kl(flat.mean(0), cov, mean, posterior.cov[item])
+    return kl - exact_samples_kl(n, flat.shape[1])
+
+
+def exact_samples_kl(n: int, d: int) -> float:
+    """E KL(N(mean, S) || N(m, C)) of n draws of N(m, C) = -E log(|S| / |C|) / 2, n S ~ W(C, n - 1).
+
+    Bishop 2006, eq. B.81; the trace and the mean's square are d in sum. About d (d + 3) / (4 n).
+    """
+    half = (n - 1 - torch.arange(d, dtype=torch.float64)) / 2
+    return float(-(torch.digamma(half).sum() + d * math.log(2 / n)) / 2)

@@ -45,6 +45,8 @@ def test_withheld_lines_are_predicted_and_the_page_says_how_well(reconstruct, tm
     # A tenth of 14 measured columns, and never one of the calibration lines.
     assert facts["withheld_lines"] == 1
     assert facts["withheld_p"] in [pytest.approx(k / 20) for k in range(1, 21)]
+    # 19 predictions: an alarm, farther off than all of them, is chance once in twenty scans.
+    assert facts["withheld_draws"] == 19
     assert facts["withheld_ratio"] > 0
     words = found["attributes"]["withheld"]
     assert words.startswith("1 withheld lines are")

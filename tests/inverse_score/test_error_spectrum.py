@@ -127,10 +127,10 @@ def test_grey_data_reach_the_closed_form_mean_in_four_iterations(weights, noise_
     assert (cond.denoise(xt, t) - expected).abs().max() < 0.02 * scale
 
 
-def white_prior(stated):
+def white_prior(stated, shape=(64, 64)):
     """x_0 ~ N(0, 0.3^2 I), r = 0.2; the card holds the true error variance times `stated`."""
     v = 0.3**2
-    prior = Prior(lambda x, t: x * v / (v + 0.04), VESDE(), output="x0", event_shape=(1, 64, 64))
+    prior = Prior(lambda x, t: x * v / (v + 0.04), VESDE(), output="x0", event_shape=(1, *shape))
     c, sigma = v * 0.04 / (v + 0.04), [0.2, 0.4]
     card = {"sigma": sigma, "basis": "dct", "bins": "radial", "frequency": [0.0, 0.4, 0.8]}
     prior.card["error_spectrum"] = {**card, "channels": [[1.0]], "values": [[[stated * c] * 3]] * 2}
@@ -151,6 +151,19 @@ def test_data_inflate_a_spectrum_that_is_too_small_for_them_and_no_other(stated,
     c = cond.spectrum.at(0.2, xt)
     found = cond.inflation(data, data.residual(x0_hat), c, torch.ones(len(c)))
     torch.testing.assert_close(found, torch.full((4,), factor), rtol=0.08, atol=0)
+
+
+def test_chance_never_inflates_a_right_spectrum():
+    """|e|_W^2 of 600 items of 128 pixels, whose C is right: of these some 15 lie beyond two
+    standard deviations, none beyond five (chance 1e-5 each)."""
+    prior, noise = white_prior(1.0, (8, 16)), Noise(3, range(600))
+    A, x = Mask(torch.ones(1, 8, 16)), 0.3 * noise(torch.empty(600, 1, 8, 16), 0)
+    xt, y = x + 0.2 * noise(x, 1), x + 0.1 * noise(x, 2)
+    data = measure(prior, y, A, 0.1)
+    cond = moment_matching(prior, data, covariance="spectrum")
+    c = cond.spectrum.at(0.2, xt)
+    factor = cond.inflation(data, data.residual(prior.network(xt, None)), c, torch.ones(600))
+    assert bool((factor == 1).all())
 
 
 def test_a_flat_estimate_may_be_inflated_as_far_as_the_spectrum_itself():

