@@ -1,0 +1,128 @@
+"""Which files of the project one request enters: `python tests/studies/rooms.py`.
+
+A file is entered when one of its functions runs; what runs while modules are imported does not
+count, so that the request is made twice and the second is watched. Printed for one `reconstruct`
+of a small simulated scan, and from `solve` to its first conjugate-gradient step: files on the way
+(the call stack at that step) and files entered until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("inverse_score", "operators", "recipes")
+
+
+def room(code: types.CodeType) -> str | None:
+    """The project file that a function is written in, None for other code and module bodies."""
+    path = Path(code.co_filename)
+    if code.co_name == "<module>" or not path.is_relative_to(ROOT):
+        return None
+    name = path.relative_to(ROOT)
+    return str(name) if name.parts[0] in PACKAGES else None
+
+
+class Watch:
+    """Files in the order in which they are entered, and those on the way to the first CG step."""
+
+    def __init__(self) -> None:
+        self.entered: dict[str, None] = {}
+        self.to_cg: list[str] | None = None
+        self.before_cg: list[str] | None = None
+
+    def __call__(self, frame: types.FrameType, event: str, _: object) -> None:
+        if event != "call" or (name := room(frame.f_code)) is None:
+            return
+        self.entered.setdefault(name)
+        if self.to_cg is None and "conjugate_gradient" in frame.f_code.co_name:
+            stack = list(stacked(frame))
+            start = max((i for i, f in enumerate(stack) if f.f_code.co_name == "solve"
+                         and str(room(f.f_code)).startswith("inverse_score/")), default=-1)  # fmt: skip
+            if start >= 0:
+                way = (room(f.f_code) for f in reversed(stack[: start + 1]))
+                self.to_cg = list(dict.fromkeys(found for found in way if found))
+                self.before_cg = list(self.entered)
+
+
+def stacked(frame: types.FrameType | None) -> Iterator[types.FrameType]:
+    """A frame and those that called it, innermost first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def watched(action: Callable[[], object]) -> Watch:
+    """What the second of two calls enters."""
+    action()
+    watch = Watch()
+    sys.setprofile(watch)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return watch
+
+
+def command(*arguments: object) -> None:
+    """`inverse-score ARGUMENTS`, in this process and in silence."""
+    from inverse_score.cli import main
+
+    sys.argv = ["inverse-score", *map(str, arguments)]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main()
+
+
+def reconstruct(folder: Path) -> Watch:
+    """The rooms of `inverse-score reconstruct` on a simulated scan of one slice."""
+    images = ROOT / "examples/data/head-t1.npz"
+    scan = folder / "scan.h5"
+    command("simulate", "--operator", "mri", images, "--size", 64, "-o", scan)
+    arguments = ("reconstruct", "--operator", "mri", "--acc", 4, scan, "--samples", 2, "--steps", 2,
+                 "--slices", 0, "--quiet", "--overwrite", "-o", folder / "out")  # fmt: skip
+    watch = watched(lambda: command(*arguments))
+    if not (folder / "out/scan.h5").exists():
+        raise RuntimeError("the command wrote no volume")
+    return watch
+
+
+def solve() -> Watch:
+    """The rooms of `solve` on k-space of one coil."""
+    import torch
+
+    from inverse_score import solve as solve_
+    from inverse_score.io.priors import load_prior
+    from operators import CartesianMRI
+
+    prior, mask = load_prior("brain-mri"), torch.arange(32) % 2 == 0
+    A = CartesianMRI(mask, image_shape=(32, 32))
+    y = A(torch.randn(1, *A.in_shape))
+    return watched(lambda: solve_(y, A, prior, noise_std=0.05, steps=2))
+
+
+def printed(title: str, files: list[str]) -> None:
+    print(f"{title}: {len(files)}")
+    print("".join(f"  {name}\n" for name in files))
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = reconstruct(Path(folder))
+    printed("reconstruct, files entered", list(whole.entered))
+    from_solve = solve()
+    printed("solve to a CG step, files on the way", from_solve.to_cg or [])
+    printed("solve, files entered until its first CG step", from_solve.before_cg or [])
+    printed("solve, files entered", list(from_solve.entered))
+
+
+if __name__ == "__main__":
+    main()
