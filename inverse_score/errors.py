@@ -1,4 +1,13 @@
-"""Errors that the command line turns into exit codes; all are ValueErrors for Python callers."""
+"""Errors that the command line turns into exit codes, and its end by a signal.
+
+What is wrong with input or options is a ValueError for Python callers.
+"""
+
+
+class BadRequest(ValueError):
+    """Options that are no values of theirs, contradict each other or do nothing (exit code 2)."""
+
+    exit_code = 2
 
 
 class BadInput(ValueError):
@@ -23,3 +32,10 @@ class OutOfResources(RuntimeError):
     """Out of memory or disk (exit code 6)."""
 
     exit_code = 6
+
+
+class Interrupted(SystemExit):
+    """SIGINT or SIGTERM: unwinds like an error, and ends with 128 + the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)

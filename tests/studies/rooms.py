@@ -44,8 +44,9 @@ class Watch:
         self.entered.setdefault(name)
         if self.to_cg is None and "conjugate_gradient" in frame.f_code.co_name:
             stack = list(stacked(frame))
-            start = max((i for i, f in enumerate(stack) if f.f_code.co_name == "solve"
-                         and str(room(f.f_code)).startswith("inverse_score/")), default=-1)  # fmt: skip
+            solves = (i for i, f in enumerate(stack) if f.f_code.co_name == "solve"
+                      and str(room(f.f_code)).startswith("inverse_score/"))  # fmt: skip
+            start = max(solves, default=-1)
             if start >= 0:
                 way = (room(f.f_code) for f in reversed(stack[: start + 1]))
                 self.to_cg = list(dict.fromkeys(found for found in way if found))
