@@ -107,7 +107,7 @@ def _typed(context: typer.Context, name: str) -> bool:
 
 
 def _dry_run(request: Any, as_json: bool) -> None:
-    from recipes.run.dry_run import dry_run
+    from recipes.run.forecast import dry_run
 
     found = dry_run(request)
     print(json.dumps(found, indent=1) if as_json else "\n".join(_nested(found)))

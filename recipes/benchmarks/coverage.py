@@ -16,8 +16,8 @@ import torch
 from inverse_score.io.commits import commit_bytes
 from inverse_score.uncertainty import coverage
 
-from ..verification import conformal_by_person
-from ..verifying import Outcome, Study, run
+from ..spread_study import Outcome, Study, run
+from ..spread_verdict import conformal_by_person
 from .definition import FOLDER
 
 STUDIES = (

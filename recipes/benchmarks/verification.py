@@ -15,7 +15,7 @@ from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
 from operators import Mask
 
-from ..verification import Verdict, judge
+from ..spread_verdict import Verdict, judge
 from .toys import half_mask, stationary
 
 FACTORS = (0.8, 1.0, 1.25)

@@ -8,7 +8,8 @@
 
 options (the table) -> request -> plan (what will be done; computes nothing) -> units (the work:
 each a function of plan and unit) -> assemble (slices from units) -> publish (volumes, pages,
-pictures, summary.json). driver goes that way; verdict says how far a result can be trusted.
+pictures, summary.json). driver goes that way; forecast says what it would do and cost; verdict
+how far a result can be trusted.
 """
 
 from importlib import import_module
@@ -18,7 +19,7 @@ from .request import Request
 
 if TYPE_CHECKING:
     from .driver import Event, run
-    from .dry_run import dry_run
+    from .forecast import dry_run
     from .plan import Plan, make_plan
     from .recipe_file import FileRecipe
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Event": "driver",
     "run": "driver",
-    "dry_run": "dry_run",
+    "dry_run": "forecast",
     "Plan": "plan",
     "make_plan": "plan",
     "FileRecipe": "recipe_file",

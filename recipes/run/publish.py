@@ -106,7 +106,7 @@ def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> di
         found["simulated"] = str(recipe.scan.facts["simulated"])
     if r.samples > 1:
         scale = std_scale(plan, scan)
-        found |= {"calibrated": scale.calibrated, "calibration": scale.words}
+        found |= {"calibrated": scale.checked, "calibration": scale.words}
         found["std_factor"] = scale.factor
     found |= fit_attributes(plan, scan, folder)
     if "acquisition" in recipe.scan.facts:

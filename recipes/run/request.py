@@ -35,7 +35,7 @@ NAMES = {
 }
 # The least value of numbers, and whether it is allowed itself.
 LEAST = {
-    "samples": (1, True), "steps": (1, True), "acc": (1, True), "noise_std": (0, True),
+    "samples": (1, True), "steps": (2, True), "acc": (1, True), "noise_std": (0, True),
     "couple_z": (0, False), "patch": (1, True), "overlap": (0, True), "guidance": (0, True),
     "blur": (0, False), "factor": (1, True), "size": (1, True), "label": (0, True),
 }  # fmt: skip

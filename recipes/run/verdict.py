@@ -31,10 +31,10 @@ NEAR = 0.25
 
 @dataclass(frozen=True)
 class StdScale:
-    """factor: what the samples' std is multiplied by; calibrated: whether that was checked."""
+    """factor: what the samples' std is multiplied by; checked: whether a conformal study did."""
 
     factor: float
-    calibrated: bool
+    checked: bool
     words: str
 
 
