@@ -33,8 +33,10 @@ from .deblurring import deblurring
 from .inpainting import inpainting
 from .mri import mri
 from .pictures import read_mask
+from .run.driver import Listener, run
 from .run.options import table
-from .run.recipe_file import FileRecipe, read_recipe
+from .run.recipe_file import read_recipe
+from .run.request import Request
 from .super_resolution import super_resolution
 from .volume import volume
 
@@ -112,6 +114,24 @@ class Preset:
 
     def __call__(self, *measured: Any, **options: Any) -> Any:
         return self.recipe(*measured, **{**self.defaults, **options})
+
+
+@dataclass(frozen=True)
+class FileRecipe:
+    """recipe(scans, out=...) reconstructs files as a YAML says; more options change what it says.
+
+    recipe.request(scans) is what that asks for.
+    """
+
+    settings: dict[str, Any]
+
+    def request(self, scans: Any, **changes: Any) -> Request:
+        return Request(**{**self.settings, "scans": scans, **changes})
+
+    def __call__(
+        self, scans: Any, progress: Listener | None = None, **changes: Any
+    ) -> dict[str, Any] | None:
+        return run(self.request(scans, **changes), progress)
 
 
 def _of_files(mapping: dict[str, Any]) -> bool:

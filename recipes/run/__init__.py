@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .driver import Event, run
     from .forecast import dry_run
     from .plan import Plan, make_plan
-    from .recipe_file import FileRecipe
 
 # Loaded on first use, so that the command line answers --help without importing torch.
 _HOME = {
@@ -30,9 +29,8 @@ _HOME = {
     "dry_run": "forecast",
     "Plan": "plan",
     "make_plan": "plan",
-    "FileRecipe": "recipe_file",
 }
-__all__ = ["Event", "FileRecipe", "Plan", "Request", "dry_run", "make_plan", "run"]
+__all__ = ["Event", "Plan", "Request", "dry_run", "make_plan", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,8 @@ def _joined(plan: Plan, folder: RunFolder, scan: int, k: int, units: list[Unit])
     weights = np.array([len(arrays["samples"]) for arrays, _ in loaded]) / len(samples)
 
     def average(name: str) -> np.ndarray:
-        return sum(w * arrays[name] for w, (arrays, _) in zip(weights, loaded, strict=True))
+        parts = (w * arrays[name] for w, (arrays, _) in zip(weights, loaded, strict=True))
+        return sum(parts)  # type: ignore[return-value]
 
     mean = samples.mean(axis=0, dtype=np.result_type(samples.dtype, np.complex128)
                         if np.iscomplexobj(samples) else np.float64)  # fmt: skip

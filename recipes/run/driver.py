@@ -54,15 +54,16 @@ def run(request: Request, progress: Listener | None = None) -> dict[str, Any] | 
     Returns what summary.json holds, or None where other shards have units left to do. A request
     that is refused leaves nothing behind; an interrupted one is continued with resume.
     """
+    progress = progress or _silent
     if request.pictures:
         from .pictures import run_pictures
 
-        return run_pictures(request, progress)
+        return run_pictures(request, lambda done, total: progress(Event("unit", done, total)))
     peers, began = Peers(request), time.perf_counter()
     use_cores(peers.local_size)
     plan, there = make_plan(request), request.out.exists()
     try:
-        job = Job(plan, peers.first(lambda: _prepared(plan, peers)), peers, progress or _silent)
+        job = Job(plan, peers.first(lambda: _prepared(plan, peers)), peers, progress)
         return job.run(began)
     except ValueError:
         # Only where nothing is in it.
@@ -94,7 +95,7 @@ class Job:
 
     def __init__(self, plan: Plan, folder: RunFolder, peers: Peers, progress: Listener):
         self.plan, self.folder, self.peers, self.progress = plan, folder, peers, progress
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         coupled = plan.request.couple_z is not None
         self.units = folder.share(peers.index, peers.count, whole=coupled)
         self.done = 0

@@ -11,10 +11,8 @@ from inverse_score.errors import BadRequest
 from inverse_score.io.names import duration, printable
 from inverse_score.io.results import RunFolder
 from inverse_score.posterior.measurement import measure
-from inverse_score.prior import SliceWise
 from inverse_score.solver import _plan as job_of
 
-from ..volume import as_volume, at_one_scale, stacked
 from .plan import make_plan, seconds_per_call
 
 if TYPE_CHECKING:
@@ -95,15 +93,12 @@ def expected_calls(plan: Plan) -> int | None:
         problem = plan.problem(0, plan.tasks[0].slices.start)
     except (ValueError, RuntimeError):
         return None
-    prior: Any = plan.prior
-    if plan.request.couple_z is not None:
-        problem = as_volume(stacked(at_one_scale([problem, problem])))
-        prior = SliceWise(prior)
-    chosen = {"preset": "default", "sampler": None, "steps": None, "times": None, **plan.solving()}
-    fixed = [chosen.pop(key) for key in ("method", "budget", "preset", "sampler", "steps", "times")]
-    chosen.pop("seed")
-    data = measure(prior, problem.y, problem.operator, problem.noise_std)
-    return job_of(prior, data, *fixed, chosen).steps
+    fixed = {"preset": "default", "sampler": None, "steps": None, "times": None}
+    options = {key: value for key, value in plan.solving().items() if key != "seed"}
+    fixed = {key: options.pop(key, value) for key, value in fixed.items()}
+    method, budget = options.pop("method"), options.pop("budget")
+    data = measure(plan.prior, problem.y, problem.operator, problem.noise_std)
+    return job_of(plan.prior, data, method, budget, **fixed, options=options).steps
 
 
 def _cost(plan: Plan, calls: int | None) -> dict[str, Any]:

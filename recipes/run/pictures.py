@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import recipes
 from inverse_score.device import choose_device
 from inverse_score.errors import BadInput, BadPrior
 from inverse_score.io.commits import commit_bytes, commit_json
 from inverse_score.io.priors import load_prior, shipped_priors
 from inverse_score.patches import in_patches
 
+from ..class_conditional import class_conditional
+from ..colorization import colorization
+from ..deblurring import deblurring
+from ..inpainting import inpainting
 from ..pictures import alpha_of, grid, read_colours, read_mask, read_picture, write_picture
+from ..super_resolution import super_resolution
 from .options import CLASS
 from .recipe_file import request_text
 
@@ -30,17 +34,17 @@ if TYPE_CHECKING:
 KINDS = ("samples", "mean", "std", "input")
 
 
-def run_pictures(request: Request, progress: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-    """Pictures of mean, std and samples of every input, recipe.yaml and summary.json."""
-    from .driver import Event
+def run_pictures(request: Request, tell: Callable[[int, int], Any]) -> dict[str, Any]:
+    """Pictures of mean, std and samples of every input, recipe.yaml and summary.json.
 
+    tell(done, total) is called after each input.
+    """
     _refuse_existing(request)
     work = list(request.scans) if request.family != CLASS else [""]
     found = []
     for k, picture in enumerate(work):
         found.append(_drawn(request) if request.family == CLASS else _solved(request, picture))
-        if progress is not None:
-            progress(Event("unit", k + 1, len(work)))
+        tell(k + 1, len(work))
     summary = {"operator": request.operator, "seed": request.seed, "pictures": found}
     commit_json(request.out / "summary.json", summary)
     commit_bytes(request.out / "recipe.yaml", request_text(_beside(request)).encode())
@@ -93,7 +97,7 @@ def _solved(request: Request, picture: str) -> dict[str, Any]:
 
 def _drawn(request: Request) -> dict[str, Any]:
     prior = request.prior or _default_prior(request)
-    recipe = recipes.class_conditional(
+    recipe = class_conditional(
         prior,
         f"{prior}-classifier",
         request.label,  # type: ignore[arg-type]
@@ -110,12 +114,12 @@ def _inpaint(request: Request, path: Path) -> tuple[Any, Tensor]:
     mask = read_mask(request.mask) if request.mask is not None else alpha_of(path)
     if mask is None:
         raise BadInput("inpaint needs --mask, a picture that is white where the image is known")
-    return recipes.inpainting(prior, mask, noise_std=request.noise_std or 0.0), image
+    return inpainting(prior, mask, noise_std=request.noise_std or 0.0), image
 
 
 def _colorize(request: Request, path: Path) -> tuple[Any, Tensor]:
     # Programs make grey by luma, and so does reading a colour picture as grey.
-    recipe = recipes.colorization(
+    recipe = colorization(
         _prior(request), weights=request.weights, noise_std=request.noise_std or 0.0
     )
     return recipe, read_picture(path, 1)
@@ -124,13 +128,13 @@ def _colorize(request: Request, path: Path) -> tuple[Any, Tensor]:
 def _deblur(request: Request, path: Path) -> tuple[Any, Tensor]:
     prior, image = _prior_and_picture(request, path)
     noise_std = 0.01 if request.noise_std is None else request.noise_std
-    return recipes.deblurring(prior, std=request.blur, noise_std=noise_std), image
+    return deblurring(prior, std=request.blur, noise_std=noise_std), image
 
 
 def _super_resolution(request: Request, path: Path) -> tuple[Any, Tensor]:
     prior, image = _prior_and_picture(request, path)
     noise_std = request.noise_std or 0.0
-    return recipes.super_resolution(prior, request.factor, noise_std=noise_std), image
+    return super_resolution(prior, request.factor, noise_std=noise_std), image
 
 
 def _prior_and_picture(

@@ -159,7 +159,7 @@ def make_plan(request: Request) -> Plan:
     ]
     source = request.prior or default_prior(request.operator)
     quick = _quick(load_prior(source, device), device)
-    prior = in_patches(quick, request.patch, request.overlap)
+    prior = quick if request.patch is None else in_patches(quick, request.patch, request.overlap)
     path = find_prior(source)
     for task in tasks:
         check_fit(prior, task.recipe, path.stem)
@@ -242,7 +242,8 @@ def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe
     else:
         scan = open_scan(path, request)
         recipe = (MRIScan if request.operator == MRI else CTScan)(scan, **options)
-    check_exports(scan, request.format_out, request.allow_no_geometry)
+    if request.format_out:
+        check_exports(scan, request.format_out, request.allow_no_geometry)
     recipe.scan = replace(scan, read=Timed(scan.read))
     return recipe
 

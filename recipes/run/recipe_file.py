@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,10 @@ from inverse_score.errors import BadInput
 from inverse_score.io.config import build, check_keys, dump_yaml, load_yaml
 
 from .options import CLASS, Option, table
-from .request import Request
 
 if TYPE_CHECKING:
     from .plan import Plan
+    from .request import Request
 
 # Operators whose recipe has a longer name in Python, and so in YAML.
 LONG_NAMES = {
@@ -31,21 +30,6 @@ LONG_NAMES = {
     CLASS: "class-conditional",
 }
 SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
-
-
-@dataclass(frozen=True)
-class FileRecipe:
-    """recipe(scans) reconstructs files as a YAML says; recipe.request(scans) is what that asks."""
-
-    settings: dict[str, Any]
-
-    def request(self, scans: Any, **changes: Any) -> Request:
-        return Request(**{**self.settings, "scans": scans, **changes})
-
-    def __call__(self, scans: Any, progress: Any = None, **changes: Any) -> dict[str, Any] | None:
-        from .driver import run
-
-        return run(self.request(scans, **changes), progress)
 
 
 def read_recipe(

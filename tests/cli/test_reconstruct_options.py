@@ -243,7 +243,7 @@ def test_pictures_are_not_replaced_and_nothing_is_computed_first(capsys, tmp_pat
     arguments = ("reconstruct", "--operator", "class", "--label", 3, "--samples", 1, "--steps", 2,
                  "-o", tmp_path / "out")  # fmt: skip
     assert command(capsys, *arguments).code == 0
-    monkeypatch.setattr(recipes, "class_conditional", None)
+    monkeypatch.setattr("recipes.run.pictures.class_conditional", None)
     done = command(capsys, *arguments)
     assert done.code == 3
     assert "already holds class-3-samples.png; --overwrite replaces it" in done.err

@@ -1,5 +1,9 @@
 """`recipes.run`: reconstruction of files from Python, step by step or in one call."""
 
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
 import numpy as np
 import pytest
 from command_line import tiny_prior
@@ -9,6 +13,8 @@ from inverse_score.errors import BadRequest
 from inverse_score.io.results import Unit
 from recipes.run import Request, dry_run, make_plan, run
 from recipes.run.units import batches, compute
+
+PACKAGE = Path(__file__).parents[2] / "recipes/run"
 
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])
 
@@ -71,3 +77,21 @@ def test_a_plan_computes_nothing_and_makes_no_folder(asked, tmp_path):
 def test_a_dry_run_of_pictures_is_refused():
     with pytest.raises(BadRequest, match="--dry-run does nothing for --operator colorize"):
         dry_run(Request(operator="colorize", scans=["a.png"]))
+
+
+def imports(node):
+    """Names of modules beside it that a file imports, also in functions; not for types alone."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.ImportFrom) and child.level == 1 and child.module:
+            yield child.module
+        yield from imports(child)
+
+
+def test_no_files_of_the_run_import_each_other():
+    files = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    graph = {path.stem: set(imports(ast.parse(path.read_text()))) for path in files}
+    assert "units" in graph["driver"]
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("options") < order.index("plan") < order.index("driver")

@@ -1,9 +1,9 @@
 """Which files of the project one request enters: `python tests/studies/rooms.py`.
 
 A file is entered when one of its functions runs; what runs while modules are imported does not
-count, so that the request is made twice and the second is watched. Printed for one `reconstruct`
-of a small simulated scan, and from `solve` to its first conjugate-gradient step: files on the way
-(the call stack at that step) and files entered until then.
+count, so that the request is made twice and the second is watched. For one `reconstruct` of a small
+simulated scan and for `solve`: files on the way to the first step of conjugate gradients within
+`solve` (the call stack there), files entered in all, and climbs, calls from a layer to one above.
 """
 
 from __future__ import annotations
@@ -30,27 +30,52 @@ def room(code: types.CodeType) -> str | None:
     return str(name) if name.parts[0] in PACKAGES else None
 
 
+def layer(name: str) -> int:
+    """0 operators, 1 inverse_score, 2 recipes, 3 the command line."""
+    return (
+        3
+        if "/cli/" in name
+        else ("operators", "inverse_score", "recipes").index(name.split("/")[0])
+    )
+
+
 class Watch:
-    """Files in the order in which they are entered, and those on the way to the first CG step."""
+    """Files as they are entered, those on the way to the first CG step within `solve`, and climbs:
+    pairs of files of which one calls another of a layer above its own."""
 
     def __init__(self) -> None:
         self.entered: dict[str, None] = {}
-        self.to_cg: list[str] | None = None
-        self.before_cg: list[str] | None = None
+        self.way: list[str] | None = None
+        self.way_from_solve: list[str] = []
+        self.before_cg: list[str] = []
+        self.climbs: dict[tuple[str, str], None] = {}
 
     def __call__(self, frame: types.FrameType, event: str, _: object) -> None:
         if event != "call" or (name := room(frame.f_code)) is None:
             return
         self.entered.setdefault(name)
-        if self.to_cg is None and "conjugate_gradient" in frame.f_code.co_name:
-            stack = list(stacked(frame))
-            solves = (i for i, f in enumerate(stack) if f.f_code.co_name == "solve"
-                      and str(room(f.f_code)).startswith("inverse_score/"))  # fmt: skip
-            start = max(solves, default=-1)
-            if start >= 0:
-                way = (room(f.f_code) for f in reversed(stack[: start + 1]))
-                self.to_cg = list(dict.fromkeys(found for found in way if found))
-                self.before_cg = list(self.entered)
+        caller = next((r for f in stacked(frame.f_back) if (r := room(f.f_code))), name)
+        if layer(caller) < layer(name):
+            self.climbs.setdefault((caller, name))
+        if self.way is None and frame.f_code.co_name == "conjugate_gradient":
+            self.arrive(frame)
+
+    def arrive(self, frame: types.FrameType) -> None:
+        """Keep the way here, if it leads through `solve`."""
+        stack = list(stacked(frame))
+        solves = [
+            i
+            for i, f in enumerate(stack)
+            if (f.f_code.co_name, room(f.f_code)) == ("solve", "inverse_score/solver.py")
+        ]
+        if solves:
+            self.way, self.before_cg = files_of(stack), list(self.entered)
+            self.way_from_solve = files_of(stack[: max(solves) + 1])
+
+
+def files_of(stack: list[types.FrameType]) -> list[str]:
+    """Project files of a stack, the outermost first."""
+    return list(dict.fromkeys(r for f in reversed(stack) if (r := room(f.f_code))))
 
 
 def stacked(frame: types.FrameType | None) -> Iterator[types.FrameType]:
@@ -118,11 +143,13 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         whole = reconstruct(Path(folder))
-    printed("reconstruct, files entered", list(whole.entered))
-    from_solve = solve()
-    printed("solve to a CG step, files on the way", from_solve.to_cg or [])
-    printed("solve, files entered until its first CG step", from_solve.before_cg or [])
-    printed("solve, files entered", list(from_solve.entered))
+    printed("reconstruct, on the way to a CG step", whole.way or [])
+    printed("reconstruct, entered in all", list(whole.entered))
+    printed("reconstruct, climbs", [" -> ".join(pair) for pair in whole.climbs])
+    alone = solve()
+    printed("solve, on the way to a CG step", alone.way_from_solve)
+    printed("solve, entered until then", alone.before_cg)
+    printed("solve, entered in all", list(alone.entered))
 
 
 if __name__ == "__main__":
