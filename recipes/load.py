@@ -102,11 +102,11 @@ def load(source: str | Path | dict[str, Any]) -> Any:
     made = make(_prior(recipe), dict(recipe.operator), dict(recipe.method), folder)
     if recipe.volume is not None:
         made = volume(made, recipe.volume.between_slices)
-    return Preset(made, defaults) if defaults else made
+    return WithDefaults(made, defaults) if defaults else made
 
 
 @dataclass(frozen=True)
-class Preset:
+class WithDefaults:
     """A recipe, and the num_samples and seed of its calls where these say nothing."""
 
     recipe: Any

@@ -172,6 +172,12 @@ def test_the_manifest_holds_the_options_that_results_depend_on(capsys, prior, sc
                    "--shard", "1/4")  # fmt: skip
     assert done.code == 0, done.err
     config = json.loads((tmp_path / "out/manifest.json").read_text())["config"]
+    # All that says what is measured and how it is sampled, but for what the plan makes of it.
+    made = {"mask", "budget", "prior", "slices"}
+    for name, row in table().items():
+        of_pictures = not set(row.only) & set(SCANS)
+        says = row.group in ("Scan", "Sampling", "Prior") and not of_pictures
+        assert row.result == ((says and name not in made) or name == "keep_samples"), name
     results = {name for name, row in table().items() if row.result}
     assert results < set(config)
     # What a run makes of the options that it does not take as they are.
