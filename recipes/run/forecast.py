@@ -29,16 +29,21 @@ def dry_run(request: Request) -> dict[str, Any]:
         plan = make_plan(request)
     except (ValueError, RuntimeError) as error:
         return {"refused": [printable(error, 1000)]}
+    calls, refused = None, []
+    try:
+        calls = expected_calls(plan)
+    except (ValueError, RuntimeError) as error:
+        refused = [printable(error, 1000)]
     found: dict[str, Any] = {
         "scans": [_scan(plan, task) for task in plan.tasks],
         "prior": _prior(plan),
         "device": str(plan.device),
         "samples": f"{request.samples} a slice, in units of {plan.samples_of(0)}",
-        **_cost(plan, expected_calls(plan)),
+        **_cost(plan, calls),
         "outputs": [f"{task.name}.h5" for task in plan.tasks] + ["summary.json"],
         "refused": [],
     }
-    found["refused"] = _obstacles(plan, found)
+    found["refused"] = list(dict.fromkeys([*_obstacles(plan, found), *refused]))
     return found
 
 
@@ -84,15 +89,9 @@ def _prior(plan: Plan) -> dict[str, Any]:
     }
 
 
-def expected_calls(plan: Plan) -> int | None:
-    """Calls of the network that each sample will take, None where no slice can be opened.
-
-    The one place that asks the solver what it would do.
-    """
-    try:
-        problem = plan.problem(0, plan.tasks[0].slices.start)
-    except (ValueError, RuntimeError):
-        return None
+def expected_calls(plan: Plan) -> int:
+    """Calls of the network that each sample will take: what the solver itself would do."""
+    problem = plan.problem(0, plan.tasks[0].slices.start)
     fixed = {"preset": "default", "sampler": None, "steps": None, "times": None}
     options = {key: value for key, value in plan.solving().items() if key != "seed"}
     fixed = {key: options.pop(key, value) for key, value in fixed.items()}

@@ -74,6 +74,11 @@ def test_a_plan_computes_nothing_and_makes_no_folder(asked, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_refuses_what_the_solver_would(asked, tmp_path):
+    found = dry_run(Request(**asked, out=tmp_path / "out", options={"sampler": "eulerr"}))
+    assert found["refused"][0].startswith("unknown sampler 'eulerr'")
+
+
 def test_a_dry_run_of_pictures_is_refused():
     with pytest.raises(BadRequest, match="--dry-run does nothing for --operator colorize"):
         dry_run(Request(operator="colorize", scans=["a.png"]))
