@@ -63,8 +63,8 @@ def run(request: Request, progress: Listener | None = None) -> dict[str, Any] | 
     use_cores(peers.local_size)
     plan, there = make_plan(request), request.out.exists()
     try:
-        job = Job(plan, peers.first(lambda: _prepared(plan, peers)), peers, progress)
-        return job.run(began)
+        share = Share(plan, peers.first(lambda: _prepared(plan, peers)), peers, progress)
+        return share.run(began)
     except ValueError:
         # Only where nothing is in it.
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def _prepared(plan: Plan, peers: Peers) -> RunFolder:
     )
 
 
-class Job:
+class Share:
     """One process's part of a run: which units, what became of them, and what that took."""
 
     def __init__(self, plan: Plan, folder: RunFolder, peers: Peers, progress: Listener):

@@ -10,7 +10,7 @@ from inverse_score.device import peak_memory, total_memory, use_cores
 from inverse_score.errors import BadRequest
 from inverse_score.io.names import duration, printable
 from inverse_score.io.results import RunFolder
-from inverse_score.posterior.measurement import measure
+from inverse_score.posterior import measure
 from inverse_score.solver import _plan as job_of
 
 from .plan import make_plan, seconds_per_call

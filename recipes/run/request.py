@@ -102,7 +102,7 @@ class Request(ScanOptions, SamplingOptions, PriorOptions, OutputOptions, RunOpti
         object.__setattr__(self, "method", "dds")
 
     def _check_method(self) -> None:
-        from inverse_score.posterior.methods import METHODS
+        from inverse_score.posterior import METHODS
 
         certain = [name for name, method in METHODS.items() if method.deterministic]
         _check_name(table()["method"], self.method, ("auto", *METHODS))
