@@ -244,7 +244,7 @@ def _channels(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-class ScaledSlices:
+class ScaledVolume:
     """Slices and the scale they share: a percentile of |values| over up to eight of them."""
 
     def __init__(self, slices: Slices, count: int, name: str):
@@ -264,7 +264,7 @@ class ScaledSlices:
 class VolumeSlice:
     """Slice k of a volume over its scale; as it is where `scaled` is false."""
 
-    volume: ScaledSlices
+    volume: ScaledVolume
     k: int
     scaled: bool = True
 
@@ -286,7 +286,7 @@ def _scan_images(path: Path, name: str, format: str, kspace_images: Any) -> list
         scan = read_scan(path, kind="kspace")
         slices = _kspace_slices(scan, kspace_images)
         group = _person_of(path) or name
-    volume = ScaledSlices(slices, len(scan), name)
+    volume = ScaledVolume(slices, len(scan), name)
     scaled = format == "nifti" or kspace_images is None
     return [
         Image(group, f"{name}, slice {k}", "", VolumeSlice(volume, k, scaled))
@@ -369,7 +369,7 @@ def _with_scales(found: Found) -> Found:
     images: dict[int, Image] = {}
     for numbers in series.values():
         frames = tuple(found.images[number].read for number in numbers)
-        volume = ScaledSlices(DicomFrames(frames), len(frames), found.images[numbers[0]].name)
+        volume = ScaledVolume(DicomFrames(frames), len(frames), found.images[numbers[0]].name)
         for k, number in enumerate(numbers):
             old = found.images[number]
             read = VolumeSlice(volume, k, scaled=old.unit != "HU")
