@@ -1,4 +1,7 @@
-"""Errors that callers tell apart: those with an `exit_code` end the command line by it."""
+"""Errors that callers tell apart: those with an `exit_code` end the command line by it.
+
+What is wrong with input or options is a ValueError for Python callers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class BadRequest(ValueError):
+    """Options that are no values of theirs, contradict each other or do nothing (exit code 2)."""
+
+    exit_code = 2
 
 
 class BadInput(ValueError):
@@ -42,3 +51,10 @@ class Diverged(ValueError):
     def __init__(self, message: str, step: int, time: float, state: Tensor | None):
         super().__init__(message)
         self.step, self.time, self.state = step, time, state
+
+
+class Interrupted(SystemExit):
+    """SIGINT or SIGTERM: unwinds like an error, and ends with 128 + the signal's number."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)

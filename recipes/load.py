@@ -1,14 +1,18 @@
 """A recipe from YAML: which one, its prior, its operator's numbers, its method's options.
 
 Two more sections where they are wanted: `patches: {size: 256, overlap: 64}` for images too large
-for memory, and `volume: {between_slices: 30.0}` for slices held together.
+for memory, and `volume: {between_slices: 30.0}` for slices held together. `method: {samples: 4}`
+and `operator: {seed: 1}` are what the recipe takes where its caller says nothing.
+
+The recipe.yaml that `inverse-score reconstruct` saves is read too. For mri and ct it is a recipe of
+whole files, of whose patterns, scales and outputs arrays know nothing: a `FileRecipe`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +33,10 @@ from .deblurring import deblurring
 from .inpainting import inpainting
 from .mri import mri
 from .pictures import read_mask
+from .run.driver import Listener, run
+from .run.options import table
+from .run.recipe_file import read_recipe
+from .run.request import Request
 from .super_resolution import super_resolution
 from .volume import volume
 
@@ -53,7 +61,7 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class Stack:
+class Coupling:
     """Slices as one volume (`volume`): the mean |difference| of neighbours, in data units."""
 
     between_slices: float
@@ -72,7 +80,7 @@ class Recipe:
     operator: dict = field(default_factory=dict)
     method: dict = field(default_factory=dict)
     patches: Patches | None = None
-    volume: Stack | None = None
+    volume: Coupling | None = None
 
     def text(self) -> str:
         """YAML that `load` reads back."""
@@ -83,13 +91,84 @@ def load(source: str | Path | dict[str, Any]) -> Any:
     """The recipe of a YAML file or mapping, ready to call; BadInput suggests the nearest key."""
     mapping = source if isinstance(source, dict) else load_yaml(source)
     folder = Path() if isinstance(source, dict) else Path(source).parent
-    recipe = build(Recipe, mapping)
+    if _of_files(mapping):
+        return FileRecipe(read_recipe(source))
+    recipe = _beside(build(Recipe, mapping), folder)
     make, keys = _MAKERS[recipe.recipe]
+    defaults = _defaults(recipe, keys)
     check_keys(recipe.operator, keys, "operator")
     if recipe.volume is not None and recipe.recipe not in ("mri", "ct"):
         raise BadInput(f"volume: slices belong to mri and ct; got recipe {recipe.recipe}")
     made = make(_prior(recipe), dict(recipe.operator), dict(recipe.method), folder)
-    return made if recipe.volume is None else volume(made, recipe.volume.between_slices)
+    if recipe.volume is not None:
+        made = volume(made, recipe.volume.between_slices)
+    return WithDefaults(made, defaults) if defaults else made
+
+
+@dataclass(frozen=True)
+class WithDefaults:
+    """A recipe, and the num_samples and seed of its calls where these say nothing."""
+
+    recipe: Any
+    defaults: dict[str, int]
+
+    def __call__(self, *measured: Any, **options: Any) -> Any:
+        return self.recipe(*measured, **{**self.defaults, **options})
+
+
+@dataclass(frozen=True)
+class FileRecipe:
+    """recipe(scans, out=...) reconstructs files as a YAML says; more options change what it says.
+
+    recipe.request(scans) is what that asks for.
+    """
+
+    settings: dict[str, Any]
+
+    def request(self, scans: Any, **changes: Any) -> Request:
+        return Request(**{**self.settings, "scans": scans, **changes})
+
+    def __call__(
+        self, scans: Any, progress: Listener | None = None, **changes: Any
+    ) -> dict[str, Any] | None:
+        return run(self.request(scans, **changes), progress)
+
+
+def _of_files(mapping: dict[str, Any]) -> bool:
+    """Whether a scan's recipe asks for what only files have: a pattern to make, a baseline."""
+    if mapping.get("recipe") not in ("mri", "ct"):
+        return False
+    of_arrays = {
+        "operator": {*_MAKERS[mapping["recipe"]][1], "seed"},
+        "method": {"method", "samples", "steps", "budget"},
+    }
+    beyond = [
+        row.key
+        for row in table().values()
+        for keys in [mapping.get(row.section)]
+        if row.section in of_arrays and isinstance(keys, dict) and row.key in keys
+        and row.key not in of_arrays[row.section]
+    ]  # fmt: skip
+    return "output" in mapping or bool(beyond)
+
+
+def _defaults(recipe: Recipe, keys: tuple[str, ...]) -> dict[str, int]:
+    """num_samples and seed, taken out of the sections that hold them."""
+    found = {}
+    if "samples" in recipe.method:
+        found["num_samples"] = recipe.method.pop("samples")
+    if "seed" in recipe.operator and "seed" not in keys:
+        found["seed"] = recipe.operator.pop("seed")
+    for name, value in found.items():
+        if type(value) is not int or value < (name == "num_samples"):
+            raise BadInput(f"{name.removeprefix('num_')} must be a whole number; got {value!r}")
+    return found
+
+
+def _beside(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe whose prior, where it is a file beside the YAML, is that file."""
+    near = folder / recipe.prior
+    return replace(recipe, prior=str(near)) if near.is_file() else recipe
 
 
 def _prior(recipe: Recipe) -> str | Prior:

@@ -17,7 +17,7 @@ from operators.volume import EachSlice, ItemWise
 from .problem import Problem
 
 
-def volume(recipe: Any, between_slices: float, **options: Any) -> Volume:
+def volume(recipe: Any, between_slices: float, **options: Any) -> CoupledSlices:
     """recipes.volume(recipes.ct(prior, radon), 30.0)(sinograms): the slices as one volume.
 
     recipe: a scan recipe, such as `mri` or `ct`, whose prior is of single slices. between_slices:
@@ -28,11 +28,11 @@ def volume(recipe: Any, between_slices: float, **options: Any) -> Volume:
     """
     if not between_slices > 0:
         raise ValueError(f"between_slices must be positive; got {between_slices}")
-    return Volume(recipe, float(between_slices), options)
+    return CoupledSlices(recipe, float(between_slices), options)
 
 
 @dataclass(frozen=True)
-class Volume:
+class CoupledSlices:
     """A scan recipe and how much neighbouring slices differ; see `volume`."""
 
     recipe: Any

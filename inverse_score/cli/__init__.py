@@ -12,6 +12,8 @@ from pathlib import Path
 
 import typer
 
+from ..device import is_out_of_memory
+from ..errors import Interrupted
 from ..memory import keep_freed_memory
 
 app = typer.Typer(
@@ -27,13 +29,6 @@ app = typer.Typer(
 @app.callback()
 def _root() -> None:
     """Keeps `inverse-score COMMAND` a group whatever the number of commands."""
-
-
-class Interrupted(SystemExit):
-    """SIGINT or SIGTERM: unwinds like an error, and ends with 128 + the signal's number."""
-
-    def __init__(self, number: int):
-        super().__init__(128 + number)
 
 
 def main() -> None:
@@ -89,14 +84,6 @@ def explain(error: BaseException) -> tuple[int, str]:
     where = f" in {Path(frame[0].filename).name}:{frame[0].lineno}" if frame[0] else ""
     # An unforeseen message may quote a file's header, and so a patient.
     return 1, f"internal error: {type(error).__name__}{where}; INVERSE_SCORE_DEBUG=1 tells more"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host's or the device's memory is exhausted, in any of torch's wordings."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    words = ("can't allocate memory", "out of memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _interrupt(number: int, _frame: object) -> None:

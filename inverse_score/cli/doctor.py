@@ -76,7 +76,7 @@ def _version(name: str) -> str:
 
 
 def _processor() -> dict[str, Any]:
-    from .resources import available_cpus, total_memory
+    from ..device import available_cpus, total_memory
 
     flags = ""
     if Path("/proc/cpuinfo").exists():

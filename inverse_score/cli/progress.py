@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
+
+from ..io.names import duration
 
 
-class Progress:
-    """Counts finished units; `total` of them, `done` already there."""
+class ProgressLine:
+    """Listens to a run: line(event), an event of `recipes.run`. quiet: only why it ended early."""
 
-    def __init__(self, total: int, done: int = 0, *, quiet: bool = False, every: float = 30.0):
-        self.total, self.done, self.quiet, self.every = total, done, quiet, every
-        self.began = self.said = time.monotonic()
-        self.fresh = 0
+    def __init__(self, *, quiet: bool = False, every: float = 30.0):
+        self.quiet, self.every = quiet, every
+        self.began: float | None = None
+        self.said, self.fresh = time.monotonic(), 0
         self.terminal = sys.stderr.isatty()
 
-    def step(self, what: str) -> None:
+    def __call__(self, event: Any) -> None:
+        # The first event is that the work begins.
+        self.began = self.began or time.monotonic()
+        if event.kind == "unit":
+            self.step(event.done, event.total)
+        elif event.kind == "left" or not self.quiet:
+            # A line of its own that leaves the moving line whole.
+            text = f"\r\x1b[K{event.text}" if self.terminal else event.text
+            print(text, file=sys.stderr, flush=True)
+
+    def step(self, done: int, total: int) -> None:
         """One more unit is done."""
-        self.done, self.fresh = self.done + 1, self.fresh + 1
+        self.fresh += 1
         now = time.monotonic()
-        due = now - self.said >= self.every or self.done == self.total
+        due = now - self.said >= self.every or done == total
         if self.quiet or not (self.terminal or due):
             return
         self.said = now
-        left = (now - self.began) / self.fresh * (self.total - self.done)
-        line = f"{self.done}/{self.total} {what}, {duration(left)} left"
+        left = (now - (self.began or now)) / self.fresh * (total - done)
+        line = f"{done}/{total} units, {duration(left)} left"
         if self.terminal:
-            print(f"\r\x1b[K{line}", end="\n" if self.done == self.total else "", file=sys.stderr)
+            print(f"\r\x1b[K{line}", end="\n" if done == total else "", file=sys.stderr)
         else:
             print(line, file=sys.stderr)
         sys.stderr.flush()
-
-    def note(self, text: str) -> None:
-        """A line of its own that leaves the moving line whole."""
-        if not self.quiet:
-            print(f"\r\x1b[K{text}" if self.terminal else text, file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """12 s, 3 min, 2 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -42,7 +42,7 @@ def verify(
     Held-out images test prior and sampler together; images drawn from the prior test the sampler
     alone. Prints the verdict; exit code 0 whatever it is.
     """
-    from recipes.verifying import Study, run
+    from recipes.spread_study import Study, run
 
     study = Study(
         operator=operator,

@@ -38,3 +38,11 @@ def inside(folder: str | Path, name: str) -> Path:
     if "\0" in name or not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise BadInput(f"an output must stay in its folder, got the name {printable(name)!r}")
     return folder / name
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min, 2 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

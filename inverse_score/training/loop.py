@@ -31,7 +31,7 @@ from .items import Augment, Items, batches, positions
 from .log import Log, Progress, read_log
 from .measure import measure, stack, suggest
 from .plots import image_grid, level_chart, loss_chart, write_png
-from .setup import Plan, initialised, make_plan
+from .setup import TrainingPlan, initialised, make_plan
 from .state import CHECKPOINT, EMA, load_checkpoint, read_progress, save_checkpoint
 from .workers import Workers, join
 
@@ -104,7 +104,7 @@ class Run:
         if going_on:
             progress = read_progress(self.folder)
             _check_same(progress["config"], to_mapping(config))
-            self.plan, self.step = Plan(**progress["plan"]), int(progress["step"])
+            self.plan, self.step = TrainingPlan(**progress["plan"]), int(progress["step"])
             self.losses: list[float] = list(progress["losses"])
             network = network or initialised(self.plan.architecture, config.seed)
         else:

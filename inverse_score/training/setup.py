@@ -26,7 +26,7 @@ _LOOK = 512
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What was settled before the first step; kept in the checkpoint, so that resuming does not
     look at the data again.
 
@@ -55,7 +55,9 @@ class Plan:
         )
 
 
-def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> tuple[Plan, Any]:
+def make_plan(
+    config: TrainConfig, items: Items, network: nn.Module | None
+) -> tuple[TrainingPlan, Any]:
     """The plan of a new run and its network, freshly initialised or from `init_from`."""
     first = stack(items, _LOOK)
     sigma_data = first.square().mean().sqrt().item()
@@ -71,7 +73,7 @@ def make_plan(config: TrainConfig, items: Items, network: nn.Module | None) -> t
         network = initialised(architecture, config.seed)
     if start is not None:
         load_strictly(network, start.network.state_dict(), str(config.init_from))
-    plan = Plan(
+    plan = TrainingPlan(
         architecture=describe_network(network),
         sde=sde,
         output=output or getattr(network, "output", _default_output(network)),

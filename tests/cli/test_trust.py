@@ -95,7 +95,7 @@ def test_a_factor_of_another_setting_is_not_applied(reconstruct, tmp_path, study
 def test_verify_stores_the_study_beside_the_factor(tmp_path):
     import torch
 
-    from recipes.verifying import Outcome, Study
+    from recipes.spread_study import Outcome, Study
 
     path = tiny_prior(tmp_path / "p.safetensors")
     conformal = {"factor": 2.0, "level": 0.9, "people": 2, "images": 8, "confidence": 2 / 3}

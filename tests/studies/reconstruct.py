@@ -173,7 +173,7 @@ def _worker(run: subprocess.Popen, out: Path) -> int:
 def forked(scan: Path, out: Path, *options: str) -> multiprocessing.Process:
     """A running `reconstruct` in a process forked with the imports done: all it does is work."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recipes.custom_scan", "inverse_score.cli.finish"])
+    context.set_forkserver_preload(["recipes.custom_scan", "recipes.run.driver"])
     arguments = ["reconstruct", str(scan), "-o", str(out), "--acc", "4", "--quiet", *options]
     run = context.Process(target=_main, args=(arguments,))
     run.start()

@@ -19,7 +19,7 @@ LIBRARY = (
     "last_draw", "likelihood", "local_scale", "losses", "posterior_samplers", "preconditioning",
     "randomness", "samplers", "solve", "spectral_restoration", "uncertainty", "walks", "winograd",
 )  # fmt: skip
-RECIPES = ("image_scale", "simulate", "verification")
+RECIPES = ("image_scale", "simulate", "spread_verdict")
 FILES = [
     *(f"tests/inverse_score/test_{name}.py" for name in LIBRARY),
     "tests/operators/test_noise.py",

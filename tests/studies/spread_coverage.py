@@ -16,8 +16,8 @@ import torch
 from inverse_score.io.runs.commits import commit_bytes
 from inverse_score.uncertainty import coverage
 from recipes.benchmarks.definition import FOLDER
-from recipes.verification import conformal_by_person
-from recipes.verifying import Outcome, Study, run
+from recipes.spread_study import Outcome, Study, run
+from recipes.spread_verdict import conformal_by_person
 
 STUDIES = (
     ("brain-mri", "mri", {"acc": 4.0}, "4x"),

@@ -11,7 +11,7 @@ import argparse
 import torch
 
 from inverse_score.testing.oracles import posterior_draws
-from recipes.verification import Verdict, judge
+from recipes.spread_verdict import Verdict, judge
 
 FACTORS = (0.8, 1.0, 1.25)
 

@@ -6,26 +6,35 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from recipes.problem import Problem
+from inverse_score.fit import denoising_fit, fit_check
+from inverse_score.io.results import RunFolder, Unit
+from inverse_score.uncertainty import student_quantile
 
-    from ..io.runs.results import RunFolder
+from .options import CT
+
+if TYPE_CHECKING:
+    from inverse_score.prior import Prior
+    from inverse_score.reconstruction import Reconstruction
+
+    from ..problem import Problem
     from .plan import Plan, Task
 
 # Held-out standard deviations beyond which a scan's denoising error is an alarm.
 FIT_LIMIT = 4.0
 # Predictions of the withheld lines: the least p-value they can give is 1 / 20.
 WITHHELD_DRAWS = 19
-# Relative difference of acceleration or views up to which a calibration is another scan's too.
+# Of these at once.
+WITHHELD_BATCH = 4
+# Relative difference of acceleration or views up to which a conformal factor is another scan's too.
 NEAR = 0.25
 
 
 @dataclass(frozen=True)
 class StdScale:
-    """factor: what the samples' std is multiplied by; calibrated: whether that was checked."""
+    """factor: what the samples' std is multiplied by; checked: whether a conformal study did."""
 
     factor: float
-    calibrated: bool
+    checked: bool
     words: str
 
 
@@ -36,8 +45,6 @@ def std_scale(plan: Plan, scan: int) -> StdScale:
     marginals has k = t sqrt(1 + 1/n), t Student's quantile (`uncertainty.coverage`). factor is
     the ratio of the two, so that it serves any number of samples.
     """
-    from ..uncertainty import student_quantile
-
     entry = plan.prior.card.get("calibration", {}).get(plan.request.operator)
     if entry is None:
         return StdScale(1.0, False, "std not checked for this prior and operator")
@@ -65,7 +72,7 @@ def _differences(plan: Plan, scan: int, study: dict[str, Any]) -> str:
     """How a study's setting differs from this scan's, in words; "" where it does not."""
     r, recipe = plan.request, plan.tasks[scan].recipe
     here = {"acc": recipe.achieved}
-    if r.operator == "ct" and recipe.mask is not None:
+    if r.operator == CT and recipe.mask is not None:
         here = {"views": float(recipe.mask.sum())}
     found = [
         f"was at {study[key]:g} {_NAMES[key]}, this is at {value:.3g}"
@@ -87,9 +94,7 @@ def _setting(study: dict[str, Any]) -> str:
 
 def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
     """Whether the prior knows such images, in words: from what the middle slice's unit found."""
-    from ..io.runs.results import Unit
-
-    unit = Unit(scan, middle(plan.tasks[scan].slices), 0)
+    unit = Unit(scan, plan.tasks[scan].middle, 0)
     facts = folder.load(unit)[1] if folder.done(unit) else {}
     found: dict[str, Any] = {}
     if "fit_z" in facts:
@@ -111,21 +116,14 @@ def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
     return found
 
 
-def middle(slices: range) -> int:
-    """The slice on which the prior's fit is checked."""
-    return slices[len(slices) // 2]
-
-
-def fit_facts(problem: Problem, rec: Any, prior: Any) -> dict[str, Any]:
+def fit_facts(problem: Problem, rec: Reconstruction, prior: Prior) -> dict[str, Any]:
     """Denoising error of a sample over that in the prior's card, at its worst level.
 
     {} where the card has none.
     """
-    from ..fit import denoising_fit
-
     if "error_mean" not in prior.card.get("error_spectrum", {}):
         return {}
-    x = rec.samples[0]
+    x = rec.samples[0]  # type: ignore[index]
     u = x / problem.to_units(x.new_ones(x.shape))
     levels, ratio, z = denoising_fit(u, prior)
     worst = int(z[:, 0].abs().argmax())
@@ -138,9 +136,6 @@ def fit_facts(problem: Problem, rec: Any, prior: Any) -> dict[str, Any]:
 
 def withheld_facts(problem: Problem, plan: Plan, task: Task) -> dict[str, Any]:
     """How well a tenth of the measured lines, withheld, are predicted (`fit.fit_check`)."""
-    from ..fit import fit_check
-    from .plan import CHUNK
-
     axis, protected = task.recipe.lines  # type: ignore[misc]
     report = fit_check(
         problem.y,
@@ -150,7 +145,7 @@ def withheld_facts(problem: Problem, plan: Plan, task: Task) -> dict[str, Any]:
         axis=axis,
         protected=protected,
         num_samples=WITHHELD_DRAWS,
-        batch_size=CHUNK,
+        batch_size=WITHHELD_BATCH,
         **plan.solving(),
     )
     return {

@@ -6,36 +6,44 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..io.names import printable
-from .progress import duration
+from inverse_score.device import peak_memory, total_memory, use_cores
+from inverse_score.errors import BadRequest
+from inverse_score.io.names import duration, printable
+from inverse_score.io.results import RunFolder
+from inverse_score.posterior import measure
+from inverse_score.solver import _plan as job_of
+
+from .plan import make_plan, seconds_per_call
 
 if TYPE_CHECKING:
     from .plan import Plan, Task
     from .request import Request
 
-DEFAULT_STEPS = {"fast": 40, "accurate": 60}
-
 
 def dry_run(request: Request) -> dict[str, Any]:
     """A description of the run as nested plain values; `refused` holds the reasons against it."""
-    from .plan import make_plan
-    from .resources import use_cores
-
+    if request.pictures:
+        raise BadRequest(f"--dry-run does nothing for --operator {request.operator}")
     use_cores()
     try:
         plan = make_plan(request)
     except (ValueError, RuntimeError) as error:
         return {"refused": [printable(error, 1000)]}
+    calls, refused = None, []
+    try:
+        calls = expected_calls(plan)
+    except (ValueError, RuntimeError) as error:
+        refused = [printable(error, 1000)]
     found: dict[str, Any] = {
         "scans": [_scan(plan, task) for task in plan.tasks],
         "prior": _prior(plan),
         "device": str(plan.device),
         "samples": f"{request.samples} a slice, in units of {plan.samples_of(0)}",
-        **_cost(plan),
+        **_cost(plan, calls),
         "outputs": [f"{task.name}.h5" for task in plan.tasks] + ["summary.json"],
         "refused": [],
     }
-    found["refused"] = _obstacles(plan, found)
+    found["refused"] = list(dict.fromkeys([*_obstacles(plan, found), *refused]))
     return found
 
 
@@ -58,7 +66,7 @@ def _scan(plan: Plan, task: Task) -> dict[str, Any]:
         "notes": "; ".join([*scan.notes, *recipe.notes]) or "none",
     }
     try:
-        problem = recipe.problem(task.slices.start, plan.prior, plan.device)
+        problem = plan.problem(plan.tasks.index(task), task.slices.start)
         found["first slice"] = dict(problem.facts)
     except (ValueError, RuntimeError) as error:
         found["refused"] = printable(error, 1000)
@@ -81,18 +89,28 @@ def _prior(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _cost(plan: Plan) -> dict[str, Any]:
-    """Time from one measured call of the network; memory from this process after it."""
-    from .plan import seconds_per_call
-    from .resources import peak_memory, total_memory
+def expected_calls(plan: Plan) -> int:
+    """Calls of the network that each sample will take: what the solver itself would do."""
+    problem = plan.problem(0, plan.tasks[0].slices.start)
+    fixed = {"preset": "default", "sampler": None, "steps": None, "times": None}
+    options = {key: value for key, value in plan.solving().items() if key != "seed"}
+    fixed = {key: options.pop(key, value) for key, value in fixed.items()}
+    method, budget = options.pop("method"), options.pop("budget")
+    data = measure(plan.prior, problem.y, problem.operator, problem.noise_std)
+    return job_of(plan.prior, data, method, budget, **fixed, options=options).steps
 
-    steps = plan.request.steps or DEFAULT_STEPS[plan.budget]
+
+def _cost(plan: Plan, calls: int | None) -> dict[str, Any]:
+    """Time from one measured call of the network; memory from this process after it."""
+    if calls is None:
+        return {"disk": f"about {_disk(plan) / 2**20:.0f} MiB"}
     slices = sum(len(task.slices) for task in plan.tasks)
     shapes = {task.recipe.shape for task in plan.tasks}
     call = max(seconds_per_call(plan, shape) for shape in shapes)
-    total = call * steps * slices * plan.chunks / plan.request.shard[1]
+    total = call * calls * slices * plan.chunks / plan.request.part[1]
     return {
-        "time": f"about {duration(total)}: {call:.2f} s a call, {steps} steps",
+        "calls": calls,
+        "time": f"about {duration(total)}: {call:.2f} s a call, {calls} calls",
         "memory": f"about {peak_memory() / 2**30:.1f} of {total_memory() / 2**30:.1f} GiB",
         "disk": f"about {_disk(plan) / 2**20:.0f} MiB",
     }
@@ -110,8 +128,6 @@ def _disk(plan: Plan) -> int:
 
 
 def _obstacles(plan: Plan, found: dict[str, Any]) -> list[str]:
-    from ..io.runs.results import RunFolder
-
     reasons = [scan["refused"] for scan in found["scans"] if "refused" in scan]
     out = Path(plan.request.out)
     there = next(p for p in (out, *out.resolve().parents) if p.exists())

@@ -7,7 +7,7 @@ import torch
 
 from inverse_score.errors import BadInput
 from inverse_score.testing.oracles import posterior_draws
-from recipes.verification import conformal_by_person, dispersion_of, judge, spread_of
+from recipes.spread_verdict import conformal_by_person, dispersion_of, judge, spread_of
 
 
 @pytest.mark.parametrize(("factor", "calibrated"), [(0.8, False), (1.0, True), (1.25, False)])

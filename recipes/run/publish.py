@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..io.pictures import colour, png, to_bytes
-from ..io.runs.commits import commit_bytes, commit_json
-from ..io.runs.results import RunFolder, Unit
-from ..io.runs.volume import IMAGES, MAPS, NOTICE, ResultFile, open_volume, score, write_volume
+from inverse_score import __version__
+from inverse_score.io.commits import commit_bytes, commit_json
+from inverse_score.io.exports import export_all
+from inverse_score.io.pictures import colour, png, to_bytes
+from inverse_score.io.report import write_report
+from inverse_score.io.results import RunFolder, Unit
+from inverse_score.io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
+
+from .assemble import slice_results
 from .recipe_file import recipe_text
-from .trust import fit_attributes, std_scale
-from .work import output_paths, slice_results
+from .verdict import fit_attributes, std_scale
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 
-def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
+def publish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, Any]:
     """Write every output of the run; returns what summary.json holds. Units go once all is well."""
-    from ..io.runs.report import write_report
-
     summary: dict[str, Any] = {
         "version": 1,
         "status": "partial" if failed else "complete",
@@ -50,8 +52,7 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
         if plan.request.format_out and not bad:
             summary["scans"][-1]["exports"] = _exports(plan, scan, volume)
     commit_json(plan.request.out / "summary.json", summary)
-    recipe = recipe_text(plan.request, plan.prior_name)
-    commit_bytes(plan.request.out / "recipe.yaml", recipe.encode())
+    commit_bytes(plan.request.out / "recipe.yaml", recipe_text(plan).encode())
     if not failed:
         folder.finish()
     return summary
@@ -59,8 +60,6 @@ def finish(plan: Plan, folder: RunFolder, failed: dict[Unit, str]) -> dict[str, 
 
 def _exports(plan: Plan, scan: int, volume: ResultFile) -> list[str]:
     """Write the formats that were asked for; their names. What is there is this run's own."""
-    from ..io.formats.exports import export_all
-
     r, stem = plan.request, plan.request.out / plan.tasks[scan].name
     made = export_all(
         volume,
@@ -76,8 +75,6 @@ def _exports(plan: Plan, scan: int, volume: ResultFile) -> list[str]:
 
 def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> dict[str, Any]:
     """Provenance of a volume: all that is needed to make it again, and nothing about a person."""
-    from .. import __version__
-
     r, recipe = plan.request, plan.tasks[scan].recipe
     found: dict[str, Any] = {
         "name": plan.tasks[scan].name,
@@ -109,7 +106,7 @@ def attributes(plan: Plan, scan: int, folder: RunFolder, *, partial: bool) -> di
         found["simulated"] = str(recipe.scan.facts["simulated"])
     if r.samples > 1:
         scale = std_scale(plan, scan)
-        found |= {"calibrated": scale.calibrated, "calibration": scale.words}
+        found |= {"calibrated": scale.checked, "calibration": scale.words}
         found["std_factor"] = scale.factor
     found |= fit_attributes(plan, scan, folder)
     if "acquisition" in recipe.scan.facts:
@@ -141,7 +138,12 @@ def describe(plan: Plan, scan: int, volume: ResultFile) -> dict[str, Any]:
     return json.loads(json.dumps(entry, default=str))
 
 
-def write_pictures(volume: ResultFile, folder: Path) -> None:
+def output_paths(plan: Plan, scan: int) -> dict[str, Path]:
+    out, name = plan.request.out, plan.tasks[scan].name
+    return {"volume": out / f"{name}.h5", "page": out / f"{name}.html", "pictures": out / name}
+
+
+def write_pictures(volume: Volume, folder: Path) -> None:
     """One PNG a slice and image: grey images on one scale a volume, maps on their own."""
     hu = volume.attributes.get("units") == "HU"
     shown = volume.shown()

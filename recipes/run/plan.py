@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, BadPrior
-from .request import CHANNELS, Request
+import numpy as np
+import torch
+
+from inverse_score import __version__
+from inverse_score.device import choose_device
+from inverse_score.errors import BadInput, BadPrior
+from inverse_score.io.commits import sha256_file
+from inverse_score.io.exports import check_exports
+from inverse_score.io.priors import find_prior, load_prior, read_header, shipped_priors
+from inverse_score.io.results import unique_names
+from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
+from inverse_score.networks.unet import UNet
+from inverse_score.patches import in_patches
+
+from ..custom_scan import CustomScan, open_measurements
+from ..scans import CTScan, MRIScan, ScanRecipe
+from .inputs import Factory, expand, open_scan, own_factory, read_pattern
+from .options import CT, MRI, OWN, table
+from .request import Request
 
 if TYPE_CHECKING:
-    import torch
+    from inverse_score.prior import Prior
 
-    from recipes.scans import ScanRecipe
+    from ..problem import Problem
 
-    from ..prior import Prior
-    from .own_operator import Factory
-
+CHANNELS = {MRI: 2, CT: 1}
 # Samples of one work unit. Part of a run's identity, like the seed: never chosen by memory.
 CHUNK = 4
+
+
+@dataclass
+class Timed:
+    """A scan's reader of slices that adds up its seconds."""
+
+    read: Callable[[int], np.ndarray]
+    seconds: float = 0.0
+
+    def __call__(self, k: int) -> np.ndarray:
+        began = time.perf_counter()
+        try:
+            return self.read(k)
+        finally:
+            self.seconds += time.perf_counter() - began
 
 
 @dataclass
@@ -31,6 +62,11 @@ class Task:
     name: str
     sha256: str
     slices: range
+
+    @property
+    def middle(self) -> int:
+        """The slice on which the prior's fit is checked."""
+        return self.slices[len(self.slices) // 2]
 
 
 @dataclass
@@ -45,6 +81,16 @@ class Plan:
     device: torch.device
     budget: str
     operator_sha256: str | None = None
+    # The last slice's problem, whose chunks of samples follow each other.
+    _last: tuple[tuple[int, int], Problem] | None = None
+
+    def problem(self, scan: int, k: int) -> Problem:
+        """Slice k of a scan, in the prior's units."""
+        if self._last is None or self._last[0] != (scan, k):
+            self._last = None
+            problem = self.tasks[scan].recipe.problem(k, self.prior, self.device)
+            self._last = ((scan, k), problem)
+        return self._last[1]
 
     @property
     def chunks(self) -> int:
@@ -65,17 +111,11 @@ class Plan:
 
     def config(self) -> dict[str, Any]:
         """What the result depends on; two runs of one config and input give the same bytes."""
-        import torch
-
-        from .. import __version__
-        from ..networks.precision import InBfloat16
-
         r = self.request
-        keys = ("operator", "acc", "samples", "method", "steps", "baseline", "noise_std",
-                "withheld", "maps", "metal", "patch", "overlap", "couple_z", "seed", "nan", "key",
-                "axes", "keep_samples", "options")  # fmt: skip
+        as_given = [row.name for row in table().values() if row.result]
         return {
-            **{key: getattr(r, key) for key in keys},
+            **{name: getattr(r, name) for name in as_given},
+            "options": r.options,
             "mask": hashlib.sha256(b"".join(
                 t.recipe.mask.tobytes() for t in self.tasks if t.recipe.mask is not None
             )).hexdigest(),
@@ -107,34 +147,22 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Open the scans, choose pattern and prior, and check that they fit; computes nothing."""
-    from ..device import choose_device
-    from ..io.priors import find_prior, load_prior
-    from ..io.runs.commits import sha256_file
-    from ..io.runs.results import unique_names
-    from ..patches import in_patches
-    from .inputs import expand
-    from .own_operator import own_factory
-
     device = choose_device(request.device)
-    factory = None
-    if request.custom:
-        factory = own_factory(request.operator)
+    factory = own_factory(request.operator) if request.family == OWN else None
     recipes = [_recipe(path, request, factory) for path in expand(request.scans)]
     hashes = [recipe.scan.sha256() for recipe in recipes]
     stems = [f"scan-{h[:12]}" if request.hash_names else _stem(r.scan.name)
              for r, h in zip(recipes, hashes, strict=True)]  # fmt: skip
     tasks = [
-        Task(recipe, name, sha, _slices(request.slices, recipe.scan))
+        Task(recipe, name, sha, _slices(request, recipe.scan))
         for recipe, name, sha in zip(recipes, unique_names(stems, hashes), hashes, strict=True)
     ]
     source = request.prior or default_prior(request.operator)
     quick = _quick(load_prior(source, device), device)
-    prior = in_patches(quick, request.patch, request.overlap)
+    prior = quick if request.patch is None else in_patches(quick, request.patch, request.overlap)
     path = find_prior(source)
     for task in tasks:
         check_fit(prior, task.recipe, path.stem)
-        if request.withheld and task.recipe.lines is None:
-            raise ValueError("--withheld needs lines or views to withhold: --operator mri or ct")
         if request.couple_z is not None and len(task.slices) < 2:
             raise BadInput(f"{task.recipe.scan.name}: --couple-z needs two slices; it has 1")
     # A vector-Jacobian product costs three forward passes: too much for a CPU.
@@ -145,9 +173,6 @@ def make_plan(request: Request) -> Plan:
 
 def _quick(prior: Prior, device: Any) -> Prior:
     """The prior with its U-Net in bfloat16 where this processor has it in hardware."""
-    from ..networks.precision import InBfloat16, has_quick_bfloat16
-    from ..networks.unet import UNet
-
     if isinstance(prior.network, UNet) and has_quick_bfloat16(device):
         prior.network = InBfloat16(prior.network)
     return prior
@@ -155,8 +180,6 @@ def _quick(prior: Prior, device: Any) -> Prior:
 
 def default_prior(operator: str) -> str:
     """The shipped prior of this operator: by its card's domain, then by its channels."""
-    from ..io.priors import read_header, shipped_priors
-
     if operator not in CHANNELS:
         raise BadPrior(f"no prior ships for --operator {operator}: name one with --prior")
     headers = {name: read_header(name) for name in shipped_priors()}
@@ -195,8 +218,6 @@ def check_fit(prior: Prior, recipe: ScanRecipe, name: str) -> None:
 
 def seconds_per_call(plan: Plan, shape: tuple[int, int]) -> float:
     """Seconds of one denoising of a unit's samples, measured."""
-    import torch
-
     event = (plan.samples_of(0), plan.tasks[0].recipe.channels, *shape)
     x = torch.zeros(event, device=plan.device)
     t = 0.5 * plan.prior.sde.T
@@ -208,15 +229,9 @@ def seconds_per_call(plan: Plan, shape: tuple[int, int]) -> float:
 
 
 def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe:
-    from recipes.custom_scan import CustomScan, open_measurements
-    from recipes.scans import CTScan, MRIScan
-
-    from ..io.formats.exports import check_exports
-    from .inputs import open_scan, read_mask
-
     mask: Any = request.mask
     if mask is not None and Path(mask).exists():
-        mask = read_mask(Path(mask))
+        mask = read_pattern(Path(mask))
     options = {key: getattr(request, key) for key in ("noise_std", "maps", "metal")}
     options = {key: value for key, value in options.items() if value is not None}
     options |= {"acc": request.acc, "mask": mask, "seed": request.seed}
@@ -226,8 +241,10 @@ def _recipe(path: Path, request: Request, factory: Factory | None) -> ScanRecipe
         recipe: ScanRecipe = CustomScan(scan, operator=operator, **options)
     else:
         scan = open_scan(path, request)
-        recipe = (MRIScan if request.operator == "mri" else CTScan)(scan, **options)
-    check_exports(scan, request.format_out, request.allow_no_geometry)
+        recipe = (MRIScan if request.operator == MRI else CTScan)(scan, **options)
+    if request.format_out:
+        check_exports(scan, request.format_out, request.allow_no_geometry)
+    recipe.scan = replace(scan, read=Timed(scan.read))
     return recipe
 
 
@@ -238,16 +255,11 @@ def _stem(name: str) -> str:
     return Path(name).stem or name
 
 
-def _slices(text: str | None, scan: Any) -> range:
-    """range of "5" or "3:9" (first, stop), of all slices for None."""
-    if text is None:
-        return range(len(scan))
-    first, colon, stop = text.partition(":")
-    try:
-        start = int(first or 0)
-        end = int(stop) if stop else (len(scan) if colon else start + 1)
-    except ValueError:
-        raise ValueError(f"--slices must be N or FIRST:STOP; got {text!r}") from None
-    if not 0 <= start < end <= len(scan):
-        raise BadInput(f"{scan.name} has slices 0 to {len(scan) - 1}; got --slices {text}")
-    return range(start, end)
+def _slices(request: Request, scan: Any) -> range:
+    """The wanted slices; BadInput where the scan has none such."""
+    wanted = request.slice_range(len(scan))
+    if not (wanted.start < wanted.stop <= len(scan)):
+        raise BadInput(
+            f"{scan.name} has slices 0 to {len(scan) - 1}; got --slices {request.slices}"
+        )
+    return wanted

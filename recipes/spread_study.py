@@ -23,7 +23,7 @@ from inverse_score.randomness import TEST, Noise
 from inverse_score.sampling import sample
 from inverse_score.uncertainty import ranks, tarp
 
-from .verification import Verdict, conformal_by_person, draw, judge
+from .spread_verdict import Verdict, conformal_by_person, draw, judge
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,9 @@ class Outcome:
         path = find_prior(prior)
         card = dict(load_prior(path).card)
         entry = {**self.conformal, "study": asdict(self.study)}
-        calibration = {**card.get("calibration", {}), self.study.operator: entry}
-        update_card(path, {"calibration": calibration})
+        # The card's name for conformal factors; coil calibration is another thing.
+        factors = {**card.get("calibration", {}), self.study.operator: entry}
+        update_card(path, {"calibration": factors})
 
 
 def run(
