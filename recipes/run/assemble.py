@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inverse_score.errors import PartialFailure
-from inverse_score.io.results import RunFolder, Unit
-from inverse_score.io.volume import SliceResult
+from inverse_score.io.runs.results import RunFolder, Unit
+from inverse_score.io.runs.volume import SliceResult
 
 if TYPE_CHECKING:
     from .plan import Plan

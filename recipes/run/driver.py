@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from inverse_score.device import peak_memory, use_cores
 from inverse_score.errors import BadInput, BadRequest, Interrupted, PartialFailure
-from inverse_score.io.commits import locked
 from inverse_score.io.names import printable
-from inverse_score.io.results import RunFolder
+from inverse_score.io.runs.commits import locked
+from inverse_score.io.runs.results import RunFolder
 
 from .plan import Plan, make_plan
 from .publish import publish
 from .units import UnitResult, batches, compute
 
 if TYPE_CHECKING:
-    from inverse_score.io.results import Unit
+    from inverse_score.io.runs.results import Unit
 
     from .request import Request
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inverse_score.device import peak_memory, total_memory, use_cores
 from inverse_score.errors import BadRequest
 from inverse_score.io.names import duration, printable
-from inverse_score.io.results import RunFolder
+from inverse_score.io.runs.results import RunFolder
 from inverse_score.posterior import measure
 from inverse_score.solver import _plan as job_of
 

@@ -24,9 +24,9 @@ import torch
 
 from inverse_score.errors import BadInput
 from inverse_score.io import guard
-from inverse_score.io.npy import npy_array, npz_array
+from inverse_score.io.formats.npy import npy_array, npz_array
+from inverse_score.io.guard.sniff import sniff
 from inverse_score.io.reading import read_scan
-from inverse_score.io.sniff import sniff
 from operators import check_adjoint
 from operators.linear import LinearOperator
 

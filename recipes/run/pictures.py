@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from inverse_score.device import choose_device
 from inverse_score.errors import BadInput, BadPrior
-from inverse_score.io.commits import commit_bytes, commit_json
 from inverse_score.io.priors import load_prior, shipped_priors
+from inverse_score.io.runs.commits import commit_bytes, commit_json
 from inverse_score.patches import in_patches
 
 from ..class_conditional import class_conditional

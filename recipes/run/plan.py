@@ -15,10 +15,10 @@ import torch
 from inverse_score import __version__
 from inverse_score.device import choose_device
 from inverse_score.errors import BadInput, BadPrior
-from inverse_score.io.commits import sha256_file
-from inverse_score.io.exports import check_exports
+from inverse_score.io.formats.exports import check_exports
 from inverse_score.io.priors import find_prior, load_prior, read_header, shipped_priors
-from inverse_score.io.results import unique_names
+from inverse_score.io.runs.commits import sha256_file
+from inverse_score.io.runs.results import unique_names
 from inverse_score.networks.precision import InBfloat16, has_quick_bfloat16
 from inverse_score.networks.unet import UNet
 from inverse_score.patches import in_patches

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inverse_score import __version__
-from inverse_score.io.commits import commit_bytes, commit_json
-from inverse_score.io.exports import export_all
+from inverse_score.io.formats.exports import export_all
 from inverse_score.io.pictures import colour, png, to_bytes
-from inverse_score.io.report import write_report
-from inverse_score.io.results import RunFolder, Unit
-from inverse_score.io.volume import IMAGES, MAPS, NOTICE, Volume, open_volume, score, write_volume
+from inverse_score.io.runs.commits import commit_bytes, commit_json
+from inverse_score.io.runs.report import write_report
+from inverse_score.io.runs.results import RunFolder, Unit
+from inverse_score.io.runs.volume import (
+    IMAGES,
+    MAPS,
+    NOTICE,
+    ResultFile,
+    open_volume,
+    score,
+    write_volume,
+)
 
 from .assemble import slice_results
 from .recipe_file import recipe_text
@@ -143,7 +151,7 @@ def output_paths(plan: Plan, scan: int) -> dict[str, Path]:
     return {"volume": out / f"{name}.h5", "page": out / f"{name}.html", "pictures": out / name}
 
 
-def write_pictures(volume: Volume, folder: Path) -> None:
+def write_pictures(volume: ResultFile, folder: Path) -> None:
     """One PNG a slice and image: grey images on one scale a volume, maps on their own."""
     hu = volume.attributes.get("units") == "HU"
     shown = volume.shown()

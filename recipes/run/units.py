@@ -15,7 +15,7 @@ import torch
 
 from inverse_score.device import is_out_of_memory
 from inverse_score.errors import OutOfResources, PartialFailure
-from inverse_score.io.results import Unit
+from inverse_score.io.runs.results import Unit
 from inverse_score.prior import SliceWise
 from inverse_score.solver import Diverged
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inverse_score.fit import denoising_fit, fit_check
-from inverse_score.io.results import RunFolder, Unit
+from inverse_score.io.runs.results import RunFolder, Unit
 from inverse_score.uncertainty import student_quantile
 
 from .options import CT

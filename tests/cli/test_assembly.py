@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from command_line import command, tiny_prior
-from inverse_score.testing.scans import fastmri_file, kspace
 
 import recipes
 from inverse_score.io.priors import load_prior, update_card
+from inverse_score.testing.scans import fastmri_file, kspace
 
 MASK = np.isin(np.arange(32), [0, 4, 8, 12, 13, 14, 15, 16, 17, 18, 19, 20, 24, 28])
 SLICE, SAMPLES = 1, 5

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from command_line import command, tiny_prior
-from scan_files import fastmri_file
+from inverse_score.testing.scans import fastmri_file
 
 import recipes
 from inverse_score.cli.reconstruct import OWN_ROWS, reconstruct

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inverse_score.io.report import render
-from inverse_score.io.volume import SliceResult, open_volume, score, write_volume
+from inverse_score.io.runs.report import render
+from inverse_score.io.runs.volume import SliceResult, open_volume, score, write_volume
 
 RAMP = np.linspace(0.0, 1.0, 256).reshape(16, 16)
 

@@ -6,7 +6,7 @@ import torch
 
 from recipes.calibration import image_scale
 from recipes.priors import heads
-from recipes.priors.planes import Stack
+from recipes.priors.planes import VoxelStack
 
 
 def test_the_scale_of_a_scan_is_that_of_the_training_images(monkeypatch):
@@ -23,7 +23,7 @@ def test_the_scale_of_a_scan_is_that_of_the_training_images(monkeypatch):
         return quantile(x, q, *rest, **options)
 
     monkeypatch.setattr(torch, "quantile", recorded)
-    heads.magnitude(Stack("head", voxels, (1.0, 1.0, 1.0), False), 64, np.random.default_rng(1))
+    heads.magnitude(VoxelStack("head", voxels, (1.0, 1.0, 1.0), False), 64, np.random.default_rng(1))
     overview, _ = seen[0]
     assert overview.shape[-2:] == (56, 56)
     monkeypatch.undo()
