@@ -7,8 +7,6 @@ import json
 from importlib import resources
 from typing import Any
 
-from operators.algebra import Scaled
-from operators.color import Grayscale
 from operators.nonlinear import NonlinearOperator
 
 from ..prior import Prior
@@ -16,6 +14,9 @@ from .covariance import spectrum_of
 
 BUDGETS = ("fast", "accurate")
 _TABLE = "auto_methods.json"
+# Operators whose exact data have a method of their own. Grey: what moment matching with an error
+# spectrum leaves unsolved in it comes out as colour, several times the truth's.
+_EXACT = {"Grayscale": "ddnm"}
 
 
 @functools.cache
@@ -38,18 +39,16 @@ def choose(
         # Decoupled annealing takes any differentiable operator, and no vjp of the network.
         return "daps", {}, "auto, not linear"
     # The table goes by class names; what a recipe scales is still the same operator.
-    while isinstance(operator, Scaled):
+    while type(operator).__name__ == "Scaled":
         operator = operator.operator
-    if exact and isinstance(operator, Grayscale):
-        # What moment matching with an error spectrum leaves unsolved in the grey comes out as
-        # colour, several times the truth's.
-        return "ddnm", {}, f"auto, {budget}, exact grey"
-    rows = table()[budget]
-    entry = dict(rows.get(type(operator).__name__, rows["default"]))
-    entry.pop("measured", None)
-    method, why = entry.pop("method"), f"auto, {budget}"
+    rows, known, why = table()[budget], type(operator).__name__, f"auto, {budget}"
     if exact:
         why += ", exact data"
+        if known in _EXACT:
+            return _EXACT[known], {}, why
+    entry = dict(rows.get(known, rows["default"]))
+    entry.pop("measured", None)
+    method = entry.pop("method")
     if entry.get("covariance") == "spectrum":
         why += _without_spectrum(prior, operator.in_shape, entry)
     return method, entry, why
