@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import __version__
 from ..errors import BadInput
+from ..version import __version__
 from .dicom_provenance import (
     add_acquisition_equipment,
     dicom_code,
