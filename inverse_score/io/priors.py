@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .. import __version__
 from ..errors import BadPrior
 from ..networks import NETWORKS, build_network
 from ..prior import Prior
 from ..sde import SDE, SDES
+from ..version import __version__
 from .runs.atomic import atomic_path
 
 FORMAT = 1

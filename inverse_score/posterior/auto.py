@@ -14,6 +14,9 @@ from .covariance import spectrum_of
 
 BUDGETS = ("fast", "accurate")
 _TABLE = "auto_methods.json"
+# Operators whose exact data have a method of their own. Grey: what moment matching with an error
+# spectrum leaves unsolved in it comes out as colour, several times the truth's.
+_EXACT = {"Grayscale": "ddnm"}
 
 
 @functools.cache
@@ -35,17 +38,14 @@ def choose(
     if isinstance(operator, NonlinearOperator):
         # Decoupled annealing takes any differentiable operator, and no vjp of the network.
         return "daps", {}, "auto, not linear"
-    family = operator.forms.family
-    if exact and family == "Grayscale":
-        # What moment matching with an error spectrum leaves unsolved in the grey comes out as
-        # colour, several times the truth's.
-        return "ddnm", {}, f"auto, {budget}, exact grey"
-    rows = table()[budget]
-    entry = dict(rows.get(family, rows["default"]))
-    entry.pop("measured", None)
-    method, why = entry.pop("method"), f"auto, {budget}"
+    rows, known, why = table()[budget], operator.forms.family, f"auto, {budget}"
     if exact:
         why += ", exact data"
+        if known in _EXACT:
+            return _EXACT[known], {}, why
+    entry = dict(rows.get(known, rows["default"]))
+    entry.pop("measured", None)
+    method = entry.pop("method")
     if entry.get("covariance") == "spectrum":
         why += _without_spectrum(prior, operator.in_shape, entry)
     return method, entry, why

@@ -5,7 +5,7 @@ import torch
 
 from inverse_score import Prior, solve
 from inverse_score.posterior import pixel_variance
-from inverse_score.posterior.methods.baselines import psi, psi_inverse
+from inverse_score.posterior.wavelets import psi, psi_inverse
 from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
 from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ... import __version__
 from ...errors import BadInput
+from ...version import __version__
 from ..names import printable
 from ..scan import Scan
 from .dicom_provenance import (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import __version__
 from ...errors import BadInput
+from ...version import __version__
 from ..names import printable
 from ..runs.commits import committing
 from .dicom_provenance import stamp_time
