@@ -121,7 +121,8 @@ def _run(request: Any, *, as_json: bool, quiet: bool) -> None:
     from .progress import ProgressLine
 
     summary = run(request, ProgressLine(quiet=quiet or request.pictures))
-    if as_json:
+    # A rank of torchrun that is not the last to work shares its stdout with the one that is.
+    if as_json and (summary is not None or request.part[1] > 1):
         print(json.dumps(summary))
     elif summary is not None:
         lines = _of_pictures(summary) if request.pictures else _of_scans(summary, request.out)
