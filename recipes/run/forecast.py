@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from inverse_score.device import peak_memory, total_memory, use_cores
 from inverse_score.errors import BadRequest
 from inverse_score.io.names import duration, printable
 from inverse_score.io.runs.results import RunFolder
-from inverse_score.posterior import measure
-from inverse_score.solver import _plan as job_of
+from inverse_score.posterior import resolve
 
 from .plan import make_plan, seconds_per_call
 
@@ -92,12 +93,9 @@ def _prior(plan: Plan) -> dict[str, Any]:
 def expected_calls(plan: Plan) -> int:
     """Calls of the network that each sample will take: what the solver itself would do."""
     problem = plan.problem(0, plan.tasks[0].slices.start)
-    fixed = {"preset": "default", "sampler": None, "steps": None, "times": None}
     options = {key: value for key, value in plan.solving().items() if key != "seed"}
-    fixed = {key: options.pop(key, value) for key, value in fixed.items()}
-    method, budget = options.pop("method"), options.pop("budget")
-    data = measure(plan.prior, problem.y, problem.operator, problem.noise_std)
-    return job_of(plan.prior, data, method, budget, **fixed, options=options).steps
+    exact = not bool(torch.as_tensor(problem.noise_std).any())
+    return resolve(plan.prior, problem.operator, exact=exact, **options).nfe
 
 
 def _cost(plan: Plan, calls: int | None) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 from command_line import command, tiny_prior
-from inverse_score.testing.scans import fastmri_file
 
 import recipes
 from inverse_score.cli.reconstruct import OWN_ROWS, reconstruct
 from inverse_score.errors import BadRequest
 from inverse_score.io.config import load_yaml, parse_yaml
 from inverse_score.io.pictures import png
+from inverse_score.testing.scans import fastmri_file
 from recipes.run import Request
 from recipes.run.options import OPERATORS, OWN, PICTURES, SCANS, table
 from recipes.run.recipe_file import read_recipe, request_text

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import tiny_prior
-from inverse_score.testing.scans import fastmri_file
 
 from inverse_score.errors import BadRequest
 from inverse_score.io.runs.results import Unit
+from inverse_score.testing.scans import fastmri_file
 from recipes.run import Request, dry_run, make_plan, run
 from recipes.run.units import batches, compute
 
