@@ -23,7 +23,8 @@ def test_the_scale_of_a_scan_is_that_of_the_training_images(monkeypatch):
         return quantile(x, q, *rest, **options)
 
     monkeypatch.setattr(torch, "quantile", recorded)
-    heads.magnitude(VoxelStack("head", voxels, (1.0, 1.0, 1.0), False), 64, np.random.default_rng(1))
+    stack = VoxelStack("head", voxels, (1.0, 1.0, 1.0), False)
+    heads.magnitude(stack, 64, np.random.default_rng(1))
     overview, _ = seen[0]
     assert overview.shape[-2:] == (56, 56)
     monkeypatch.undo()
