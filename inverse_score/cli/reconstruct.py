@@ -43,7 +43,7 @@ def reconstruct(
     noise_std: float | None = typer.Option(None, help="Noise per real and imaginary part."),
     withheld: bool = typer.Option(False, help="Check the prior on a tenth of the measured lines, "
                                   "withheld: costs 19 more samples of the middle slice."),
-    maps: str | None = typer.Option(None, help="Coil maps: espirit or low-resolution."),
+    maps: str | None = typer.Option(None, help="Coil maps: fitted, espirit or low-resolution."),
     metal: float | None = typer.Option(None, help="ct: leave out rays through what is above so "
                                        "many HU in the filtered back-projection, as 3000."),
     patch: int | None = typer.Option(None, help="Show the prior patches of so many pixels a "
