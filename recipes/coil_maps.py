@@ -7,22 +7,41 @@ coarse image alone, so no learned prior is needed here.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
-from operators.coil_fit import SmoothFields, fit_maps
+from operators.coil_fit import OVER, SmoothFields, fit_maps
 from operators.coils import unit_norm
 from operators.linalg import conjugate_gradient
 from operators.linear import LinearOperator, as_channels, as_complex
 from operators.mri import CartesianMRI
 
-ROUNDS = 2
-# Variance of the data given the image, in their mean power: a flat image tells next to nothing
-# of its details, a reconstruction most of what matters.
-FLAT, RECONSTRUCTED = 100.0, 1.0
+from .calibration import sampled_centre
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """rounds of image and maps; variances of the data given the flat image and given a
+    reconstruction, in the data's mean power."""
+
+    rounds: int
+    flat: float
+    reconstructed: float
+
+
+# The central lines make a flat image good enough for a start that only details mislead; more
+# rounds gain nothing. Without them the image has to explain the data from the first.
+CENTRE, NO_CENTRE = Schedule(2, 100.0, 1.0), Schedule(8, 1.0, 0.05)
 # Std of the image's amplitude at f cycles a pixel: 1 / (1 + (f / CORNER)^2); of its imaginary
 # part, the share that smooth maps leave; both relative to the image's root mean square.
 CORNER, IMAGINARY = 0.07, 0.1
+
+
+def schedule(mask: Tensor) -> Schedule:
+    """CENTRE where mask (H, W) has a calibration region, else NO_CENTRE."""
+    return NO_CENTRE if sampled_centre(mask) is None else CENTRE
 
 
 def fitted_maps(
@@ -31,16 +50,20 @@ def fitted_maps(
     noise_std: Tensor,
     start: Tensor | None = None,
     *,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
+    over: float = OVER,
 ) -> Tensor:
     """Maps (B, coils, H, W), sum |.|^2 = 1, whose phase leaves the image nearly real.
 
     kspace (B, coils, H, W), zero outside mask (H, W), coils of one noise level; noise_std (B,) per
-    real and imaginary part. start: maps to begin with instead of a flat image. c times kspace
-    gives the same maps times the phase of c.
+    real and imaginary part. start: maps to begin with instead of a flat image. over: the maps'
+    grid, in fields of view. c times kspace gives the same maps times the phase of c.
     """
-    shape = (kspace.shape[-2], kspace.shape[-1])
-    sampling, fields = CartesianMRI(mask, image_shape=shape), SmoothFields.of(shape, kspace)
+    shape, plan = (kspace.shape[-2], kspace.shape[-1]), schedule(mask)
+    if rounds is not None:
+        plan = replace(plan, rounds=rounds)
+    sampling = CartesianMRI(mask, image_shape=shape)
+    fields = SmoothFields.of(shape, kspace, over=over)
     maps = [
         _of_item(
             as_complex(sampling.T(k[:, None])),
@@ -48,7 +71,7 @@ def fitted_maps(
             fields,
             float(std),
             None if start is None else start[b % len(start)],
-            rounds,
+            plan,
         )
         for b, (k, std) in enumerate(zip(kspace, noise_std, strict=True))
     ]
@@ -61,7 +84,7 @@ def _of_item(
     fields: SmoothFields,
     noise_std: float,
     maps: Tensor | None,
-    rounds: int,
+    plan: Schedule,
 ) -> Tensor:
     """Maps (coils, H, W) of coil images F^H y of one item."""
     power = coil_images.abs().square().mean() / sampling.mask.float().mean()
@@ -70,10 +93,11 @@ def _of_item(
     coil_images, root = coil_images / power.sqrt(), len(coil_images) ** 0.5
     if maps is None:
         flat = torch.ones_like(coil_images[0])
-        maps = unit_norm(fit_maps(flat, coil_images, sampling, fields, FLAT + noise))
-    for _ in range(rounds):
+        maps = fit_maps(flat, coil_images, sampling, fields, plan.flat + noise)
+    maps = unit_norm(maps)
+    for _ in range(plan.rounds):
         image = smooth_image(coil_images, root * maps, sampling, noise)
-        maps = unit_norm(fit_maps(image, coil_images, sampling, fields, RECONSTRUCTED + noise))
+        maps = unit_norm(fit_maps(image, coil_images, sampling, fields, plan.reconstructed + noise))
     return maps
 
 

@@ -25,7 +25,7 @@ from operators.linear import as_complex
 from operators.mri import CartesianMRI
 
 from . import calibration
-from .coil_maps import ROUNDS, fitted_maps
+from .coil_maps import fitted_maps, schedule
 from .problem import Problem
 
 MAPS = ("auto", "fitted", "espirit", "low-resolution", "refine")
@@ -153,7 +153,7 @@ class MRI:
             if kind == "refined":
                 start = _mixed(weight, calibration.real_phase(self._given_maps(kspace), low))
             maps = self._fitted_maps(kspace, mask, weight, noise_std, start)
-            return maps, {**facts, "maps_rounds": ROUNDS}
+            return maps, {**facts, "maps_rounds": schedule(mask).rounds}
         if kind == "given":
             maps = self._given_maps(kspace)
         elif kind == "espirit":
