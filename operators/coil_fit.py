@@ -19,7 +19,7 @@ from .linear import LinearOperator, as_channels, as_complex
 # The grid's size, in fields of view.
 OVER = 1.5
 # S = cut(F^-1 (w s)), w = (1 + LENGTH f^2)^-POWER, f in cycles a field of view.
-LENGTH, POWER = 0.045, 4
+LENGTH, POWER = 0.06, 4
 # Frequencies whose share of the largest amplitude is less are left out.
 LEAST = 1e-4
 

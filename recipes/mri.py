@@ -112,8 +112,9 @@ class MRI:
         kspace = kspace * mask
         if not bool((kspace != 0).flatten(1).any(1).all()):
             raise BadInput("kspace is zero wherever the mask is 1: there is nothing to reconstruct")
+        region = self._region(kspace, mask)
         weight, noise_std = self._whitening(kspace, mask)
-        maps, facts = self._coil_maps(kspace, mask, weight, noise_std)
+        maps, facts = self._coil_maps(kspace, mask, region, weight, noise_std)
         A = CartesianMRI(mask, maps)
         first_look = A.T(kspace)
         if self.scale is None:
@@ -139,13 +140,16 @@ class MRI:
         )
 
     def _coil_maps(
-        self, kspace: Tensor, mask: Tensor, weight: Tensor | None, noise_std: Tensor
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        region: tuple[int, int] | None,
+        weight: Tensor | None,
+        noise_std: Tensor,
     ) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
-        kind, region = self._kind(kspace), calibration.sampled_centre(mask)
+        kind = self._kind(kspace)
         facts = {"maps": kind} if region is None else {"calibration": list(region), "maps": kind}
-        if region is None and self._needs_region(kspace, kind):
-            calibration.calibration_region(mask)
         # The image's phase alone is asked of it where there is none: aliased data must do.
         low = low_resolution(kspace, region or (mask.shape[0], mask.shape[1]))
         if kind in ("fitted", "refined"):
@@ -180,9 +184,13 @@ class MRI:
             return "low-resolution"
         return "fitted" if self.maps == "auto" else self.maps
 
-    def _needs_region(self, kspace: Tensor, kind: str) -> bool:
-        several = kspace.shape[1] > 1 and kind in ("espirit", "low-resolution")
-        return several or (kind != "given" and min(kspace.shape[-2:]) < calibration.LEAST_LINES)
+    def _region(self, kspace: Tensor, mask: Tensor) -> tuple[int, int] | None:
+        """The calibration region; BadInput where there is none and the maps need one."""
+        kind = self._kind(kspace)
+        periodic = kspace.shape[1] > 1 and kind in ("espirit", "low-resolution")
+        if periodic or (kind != "given" and min(mask.shape) < calibration.LEAST_LINES):
+            return calibration.calibration_region(mask)
+        return calibration.sampled_centre(mask)
 
     def _given_maps(self, kspace: Tensor) -> Tensor:
         maps = torch.as_tensor(self.sens_maps)
