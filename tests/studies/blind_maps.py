@@ -5,8 +5,8 @@
 
 PSNR of the posterior mean (4 samples, 2 of --quick) with periodic maps (ESPIRiT from 15 lines,
 low resolution below), fitted ones and true ones, beside zero-filling and TV whose weight the truth
-chose; the RMS error of the maps; seconds that the maps took. Results are kept beside the script, case by
-case, in blind_maps.json, and printed as a table.
+chose; the RMS error of the maps; seconds that the maps took. Results are kept beside the script,
+case by case, in blind_maps.json, and printed as a table.
 """
 
 from __future__ import annotations
