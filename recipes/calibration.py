@@ -23,6 +23,8 @@ BORDER = 0.85
 AIR = 0.8
 # Samples that an estimate of the noise needs at least.
 LEAST = 32
+# Samples a side that an image of several coils needs at least.
+LEAST_LINES = 4
 QUANTILE, OVERVIEW = 0.99, 56
 
 
@@ -128,6 +130,14 @@ def calibration_size(mask: Tensor) -> tuple[int, int]:
         raise BadInput(str(error)) from error
 
 
+def sampled_centre(mask: Tensor) -> tuple[int, int] | None:
+    """calibration_size(mask), None where there is none."""
+    try:
+        return calibration_size(mask)
+    except ValueError:
+        return None
+
+
 def central_box(shape: Sequence[int], region: tuple[int, int]) -> Tensor:
     """bool (H, W): 1 in the calibration region."""
     box = torch.zeros(tuple(shape), dtype=torch.bool)
@@ -185,8 +195,8 @@ def crop_readout(kspace: Tensor, rows: int) -> Tensor:
     return fft2c(ifft2c(kspace, dim=(-2,))[..., top : top + rows, :], dim=(-2,))
 
 
-def whiten(kspace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """(L^-1 kspace, L^-1): coils made independent with unit noise per real and imaginary part.
+def whitening(kspace: Tensor, noise: Tensor) -> Tensor:
+    """L^-1, which makes coils independent with unit noise per real and imaginary part.
 
     noise: (coils, N) samples of a noise scan; their covariance is 2 L L^H.
     """
@@ -197,5 +207,4 @@ def whiten(kspace: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
             f"got {tuple(noise.shape)}"
         )
     covariance = noise @ noise.mH / noise.shape[1]
-    inverse = torch.linalg.inv(torch.linalg.cholesky(covariance / 2)).to(kspace.dtype)
-    return torch.einsum("ij,bjhw->bihw", inverse, kspace), inverse
+    return torch.linalg.inv(torch.linalg.cholesky(covariance / 2)).to(kspace.dtype)

@@ -1,8 +1,9 @@
 """Cartesian MRI, single- and multi-coil: from k-space to samples of the image, in its own units.
 
 kspace = M F S x + n. The recipe finds what is not given: the mask (what is not zero), the noise
-(border of k-space, or a noise scan), the coil maps (from the undersampled data's calibration
-region) with a phase that makes the image nearly real, and one scale, which is reported.
+(border of k-space, or a noise scan), the coil maps (from all of the undersampled data, with or
+without a calibration region) with a phase that makes the image nearly real, and one scale, which
+is reported.
 """
 
 from __future__ import annotations
@@ -24,11 +25,10 @@ from operators.mri import CartesianMRI
 from operators.mri.coils import espirit, low_resolution, unit_norm
 
 from . import calibration
+from .coil_maps import fitted_maps, schedule
 from .problem import Problem
 
-MAPS = ("auto", "espirit", "low-resolution")
-# Calibration lines from which ESPIRiT gains on low-resolution maps, which cost nothing.
-ESPIRIT_LINES = 24
+MAPS = ("auto", "fitted", "espirit", "low-resolution", "refine")
 
 
 def mri(
@@ -46,11 +46,12 @@ def mri(
 
     prior: of complex images (2 channels, real and imaginary), a Prior, a path or a shipped name.
     mask: (W,) or (H, W) of 0 and 1; None takes the columns of kspace that are not zero.
-    sens_maps: (coils, H, W) complex; None estimates them as `maps` says ("auto": ESPIRiT where
-    there are 24 calibration lines). noise_std: per real and
-    imaginary part, in units of kspace, the same in every coil; noise_scan: (coils, N) samples of
-    noise to whiten the coils with; None of both takes each coil's from the border of k-space or
-    from air beside the object (`calibration.noise_std`).
+    sens_maps: (coils, H, W) complex, taken as given, or begun with where maps is "refine"; None
+    estimates them as `maps` says: "fitted" ("auto") to all lines (`coil_maps.fitted_maps`),
+    "espirit" or "low-resolution" from the calibration region. noise_std: per real and imaginary
+    part, in units of kspace, the same in every coil; noise_scan: (coils, N) samples of noise to
+    whiten the coils with; None of both takes each coil's from the border of k-space or from air
+    beside the object (`calibration.noise_std`).
     scale: image units of the prior's 1; None takes the 99 % quantile of a quick reconstruction
     in blocks (`calibration.image_scale`).
     options go to `inverse_score.solve`.
@@ -62,6 +63,8 @@ def mri(
         )
     if maps not in MAPS:
         raise ValueError(f"maps must be one of {', '.join(MAPS)}; got {maps!r}")
+    if maps == "refine" and sens_maps is None:
+        raise ValueError('maps="refine" needs sens_maps to begin with')
     if noise_std is not None and noise_scan is not None:
         raise ValueError("give noise_std or noise_scan, not both")
     return MRI(prior, mask, sens_maps, noise_std, noise_scan, maps, scale, options)
@@ -109,7 +112,9 @@ class MRI:
         kspace = kspace * mask
         if not bool((kspace != 0).flatten(1).any(1).all()):
             raise BadInput("kspace is zero wherever the mask is 1: there is nothing to reconstruct")
-        maps, facts = self._coil_maps(kspace, mask)
+        region = self._region(kspace, mask)
+        weight, noise_std = self._whitening(kspace, mask)
+        maps, facts = self._coil_maps(kspace, mask, region, weight, noise_std)
         A = CartesianMRI(mask, maps)
         first_look = A.T(kspace)
         if self.scale is None:
@@ -118,7 +123,7 @@ class MRI:
             scale = calibration.image_scale(as_complex(quick))
         else:
             scale = torch.full((len(kspace),), float(self.scale))
-        white, white_maps, noise_std = self._whitened(kspace, maps, mask)
+        white, white_maps = _mixed(weight, kspace), _mixed(weight, maps)
         facts |= {
             "scale": [float(s) for s in scale],
             "noise_std": [float(s) for s in noise_std],
@@ -134,31 +139,58 @@ class MRI:
             facts,
         )
 
-    def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
+    def _coil_maps(
+        self,
+        kspace: Tensor,
+        mask: Tensor,
+        region: tuple[int, int] | None,
+        weight: Tensor | None,
+        noise_std: Tensor,
+    ) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
-        try:
-            region = calibration.calibration_size(mask)
-        except BadInput:
-            if self.sens_maps is None:
-                raise
-            # Given maps need the image's phase alone, for which aliased data must do.
-            low, facts = low_resolution(kspace, tuple(mask.shape)), {}
-        else:
-            low, facts = low_resolution(kspace, region), {"calibration": list(region)}
-        if self.sens_maps is not None:
-            maps, kind = self._given_maps(kspace), "given"
-        elif self._quick_maps(kspace, region):
-            maps, kind = unit_norm(low), "low-resolution"
-        else:
-            box = calibration.central_box(mask.shape, region).to(mask.device)
+        kind = self._kind(kspace)
+        facts = {"maps": kind} if region is None else {"calibration": list(region), "maps": kind}
+        # The image's phase alone is asked of it where there is none: aliased data must do.
+        low = low_resolution(kspace, region or (mask.shape[0], mask.shape[1]))
+        if kind in ("fitted", "refined"):
+            start = None
+            if kind == "refined":
+                start = _mixed(weight, calibration.real_phase(self._given_maps(kspace), low))
+            maps = self._fitted_maps(kspace, mask, weight, noise_std, start)
+            return maps, {**facts, "maps_rounds": schedule(mask).rounds}
+        if kind == "given":
+            maps = self._given_maps(kspace)
+        elif kind == "espirit":
+            box = calibration.central_box(mask.shape, region).to(mask.device)  # type: ignore[arg-type]
             # Maps for every pixel: a threshold would cut the body's rim.
             maps = torch.stack([espirit(k, box, crop=0.0) for k in kspace])
-            kind = "espirit"
-        return calibration.real_phase(maps, low), {**facts, "maps": kind}
+        else:
+            maps = unit_norm(low)
+        return calibration.real_phase(maps, low), facts
 
-    def _quick_maps(self, kspace: Tensor, region: tuple[int, int]) -> bool:
-        small = self.maps == "auto" and min(region) < ESPIRIT_LINES
-        return kspace.shape[1] == 1 or self.maps == "low-resolution" or small
+    def _fitted_maps(self, kspace: Tensor, mask: Tensor, weight: Tensor | None,
+                     noise_std: Tensor, start: Tensor | None) -> Tensor:  # fmt: skip
+        """`coil_maps.fitted_maps` of white coils, as maps of the coils as they are."""
+        white = fitted_maps(_mixed(weight, kspace), mask, noise_std, start)
+        if weight is None:
+            return white
+        back = torch.linalg.inv(weight) if weight.ndim == 2 else 1 / weight
+        return torch.stack([unit_norm(maps) for maps in _mixed(back, white)])
+
+    def _kind(self, kspace: Tensor) -> str:
+        if self.sens_maps is not None:
+            return "refined" if self.maps == "refine" else "given"
+        if kspace.shape[1] == 1:
+            return "low-resolution"
+        return "fitted" if self.maps == "auto" else self.maps
+
+    def _region(self, kspace: Tensor, mask: Tensor) -> tuple[int, int] | None:
+        """The calibration region; BadInput where there is none and the maps need one."""
+        kind = self._kind(kspace)
+        periodic = kspace.shape[1] > 1 and kind in ("espirit", "low-resolution")
+        if periodic or (kind != "given" and min(mask.shape) < calibration.LEAST_LINES):
+            return calibration.calibration_size(mask)
+        return calibration.sampled_centre(mask)
 
     def _given_maps(self, kspace: Tensor) -> Tensor:
         maps = torch.as_tensor(self.sens_maps)
@@ -170,15 +202,23 @@ class MRI:
             )
         return maps.to(kspace)
 
-    def _whitened(self, kspace: Tensor, maps: Tensor, mask: Tensor):
-        """(kspace, maps, noise_std (B,)): coils scaled or mixed to one noise level an item."""
+    def _whitening(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(weight, noise_std (B,)): coils scaled, (B, coils, 1, 1), or mixed, (coils, coils), to
+        one noise level an item; None where they have one."""
         if self.noise_scan is not None:
-            white, mix = calibration.whiten(kspace, self.noise_scan.to(kspace))
-            maps = torch.einsum("ij,bjhw->bihw", mix, maps.expand(kspace.shape))
-            return white, maps, torch.ones(len(kspace))
+            mix = calibration.whitening(kspace, self.noise_scan.to(kspace))
+            return mix, torch.ones(len(kspace))
         if self.noise_std is not None:
-            return kspace, maps, torch.full((len(kspace),), float(self.noise_std))
+            return None, torch.full((len(kspace),), float(self.noise_std))
         per_coil = calibration.noise_std(kspace, mask)
         noise_std = per_coil.square().mean(1).sqrt()
-        weight = (noise_std[:, None] / per_coil)[..., None, None]
-        return kspace * weight, maps * weight, noise_std
+        return (noise_std[:, None] / per_coil)[..., None, None], noise_std
+
+
+def _mixed(weight: Tensor | None, coils: Tensor) -> Tensor:
+    """weight times coils (B, coils, H, W)."""
+    if weight is None:
+        return coils
+    if weight.ndim == 2:
+        return torch.einsum("ij,bjhw->bihw", weight, coils)
+    return coils * weight

@@ -20,7 +20,7 @@ from operators.ct import Radon
 from operators.linear import as_complex
 from operators.mri.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 
-from .calibration import calibration_size, central_box, crop_readout
+from .calibration import central_box, crop_readout, sampled_centre
 from .ct import ct
 from .mri import mri
 from .problem import Problem
@@ -106,11 +106,11 @@ class MRIScan(ScanRecipe):
 
     @property
     def lines(self) -> tuple[int, Sequence[int]] | None:
-        """Columns of k-space, but those of the calibration region (of its central quarter of all,
-        where nearly everything was measured)."""
+        """Columns of k-space, but those of the calibration region, if there is one (of its central
+        quarter of all, where nearly everything was measured)."""
         H, W = self.scan.shape[-2:]
         mask = torch.from_numpy(np.broadcast_to(self.mask, (H, W)).copy())
-        rows, columns = calibration_size(mask)
+        rows, columns = sampled_centre(mask) or (0, 0)
         box = central_box((H, W), (rows, min(columns, W // 4)))
         return -1, box.any(0).nonzero().flatten().tolist()
 

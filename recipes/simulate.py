@@ -21,8 +21,10 @@ from operators.mri.coils import birdcage_maps
 from operators.mri.kspace import SamplingMask, column_mask
 from operators.noise import add_gaussian, generator, poisson_transmission
 
-# Draws of one item's generator: noise is 0.
-_PHASE, _COILS = 1, 2
+from .arrays import array_maps
+
+# Draw of one item's generator: noise is 0, the coils' 2.
+_PHASE = 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def simulate_mri(
     *,
     acceleration: float = 1.0,
     coils: int = 8,
+    array: str = "birdcage",
     noise_level: float = 0.01,
     phase: float = math.pi / 2,
     seed: int = 0,
@@ -58,9 +61,9 @@ def simulate_mri(
 
     mask: (W,) or (H, W); default: fastMRI's equispaced-fraction columns at `acceleration` (1:
     full sampling). noise_level: noise std per part as a share of the volume's largest ground
-    truth. phase: range (radians) of a smooth random phase, ignored for complex images. coils: a
-    birdcage whose radius and rotation are drawn from seed; 1 gives a uniform coil. items: names
-    of the slices for the noise, default 0, 1, ...
+    truth. phase: range (radians) of a smooth random phase, ignored for complex images. coils: how
+    many, of an `arrays.array_maps` drawn from seed; 1 gives a uniform coil. items: names of the
+    slices for the noise, default 0, 1, ...
     """
     volume = _checked_volume(image)
     items = range(len(volume)) if items is None else items
@@ -68,7 +71,7 @@ def simulate_mri(
     fine = upsampled(volume, 2)
     if not fine.is_complex():
         fine = torch.polar(fine.clamp_min(0), smooth_phase((2 * H, 2 * W), phase, seed).to(fine))
-    maps = _own_maps(coils, (2 * H, 2 * W), seed).to(fine)
+    maps = array_maps(array, coils, (2 * H, 2 * W), seed).to(fine)
     sampled = _sampling(mask, W, acceleration, seed)
     # Orthonormal transforms of grids of 4 H W and H W entries differ by a factor 2.
     clean = torch.stack([_cropped(fft2c(maps * slice_), H, W) / 2 for slice_ in fine])
@@ -180,14 +183,6 @@ def smooth_phase(size: tuple[int, int], spread: float, seed: int) -> Tensor:
     )
     width = float(field.max() - field.min())
     return (field - field.mean()) * (spread / width)
-
-
-def _own_maps(coils: int, size: tuple[int, int], seed: int) -> Tensor:
-    if coils == 1:
-        return torch.ones(1, *size, dtype=torch.complex64)
-    rng = generator(seed, 0, _COILS)
-    radius, rotation = rng.uniform(1.2, 1.8), rng.uniform(0, 2 * math.pi)
-    return birdcage_maps(coils, size, radius=radius, rotation=rotation)
 
 
 def _sampling(
