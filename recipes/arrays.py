@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from operators.coils import birdcage_maps, unit_norm
+from operators.mri.coils import birdcage_maps, unit_norm
 from operators.noise import generator
 
 _COILS = 2

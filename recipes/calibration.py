@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inverse_score.errors import BadInput
 from operators.fourier import fft2c, ifft2c
-from operators.mri import coils as coil_maps
+from operators.mri import coils
 from operators.mri.coils import espirit
 
 # Of the half-width of k-space: samples beyond are noise and little else.
@@ -125,7 +125,7 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
 def calibration_size(mask: Tensor) -> tuple[int, int]:
     """operators.mri.coils.calibration_size of mask (H, W), as BadInput where there is none."""
     try:
-        return coil_maps.calibration_size(mask)
+        return coils.calibration_size(mask)
     except ValueError as error:
         raise BadInput(str(error)) from error
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from operators.coil_fit import OVER, SmoothFields, fit_maps
-from operators.coils import unit_norm
 from operators.linalg import conjugate_gradient
 from operators.linear import LinearOperator, as_channels, as_complex
 from operators.mri import CartesianMRI
+from operators.mri.coils import unit_norm
 
 from .calibration import sampled_centre
 

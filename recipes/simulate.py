@@ -17,7 +17,6 @@ from torch import Tensor
 from operators.ct import WATER, Radon, from_hounsfield
 from operators.fourier import fft2c, ifft2c
 from operators.linear import LinearOperator
-from operators.mri.coils import birdcage_maps
 from operators.mri.kspace import SamplingMask, column_mask
 from operators.noise import add_gaussian, generator, poisson_transmission
 

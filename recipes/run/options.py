@@ -100,7 +100,7 @@ class ScanOptions:
         result=True,
     )
     maps: str | None = option(
-        None, "Coil maps: fitted (the default), espirit or low-resolution.", only=(MRI,), result=True
+        None, "Coil maps: fitted (default), espirit or low-resolution.", only=(MRI,), result=True
     )
     metal: float | None = option(
         None,

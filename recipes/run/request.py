@@ -28,7 +28,7 @@ from .options import (
 # Values that are names, by option.
 NAMES = {
     "budget": ("fast", "accurate"),
-    "maps": ("auto", "espirit", "low-resolution"),
+    "maps": ("auto", "fitted", "espirit", "low-resolution"),
     "nan": ("refuse", "zero"),
     "weights": ("rec601", "mean"),
     "format_out": ("dicom", "nifti", "bart"),

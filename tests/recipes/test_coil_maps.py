@@ -7,7 +7,7 @@ from torch import Tensor
 
 from inverse_score import VPSDE, GaussianPrior
 from operators import as_complex, column_mask, fft2c, grid_mask, ifft2c
-from operators.coils import low_resolution, unit_norm
+from operators.mri.coils import low_resolution, unit_norm
 from recipes import calibration, mri
 from recipes.arrays import ARRAYS, array_maps
 from recipes.coil_maps import fitted_maps

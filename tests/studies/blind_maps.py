@@ -26,7 +26,7 @@ from torch import Tensor
 import recipes
 from inverse_score import load_prior, solve
 from operators import as_complex, column_mask, fft2c, ifft2c
-from operators.coils import unit_norm
+from operators.mri.coils import unit_norm
 from operators.noise import add_gaussian
 from recipes.arrays import array_maps
 from recipes.simulate import smooth_phase, upsampled
