@@ -120,7 +120,7 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
     return tuple((torch.arange(n) - n // 2).abs() / (n / 2) for n in (H, W))  # type: ignore[return-value]
 
 
-def calibration_size(mask: Tensor) -> tuple[int, int]:
+def calibration_lines(mask: Tensor) -> tuple[int, int]:
     """operators.mri.coils.calibration_size of mask (H, W), as BadInput where there is none."""
     try:
         return coil_maps.calibration_size(mask)

@@ -137,7 +137,7 @@ class MRI:
     def _coil_maps(self, kspace: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """(coil maps with the image's phase, how they came about)."""
         try:
-            region = calibration.calibration_size(mask)
+            region = calibration.calibration_lines(mask)
         except BadInput:
             if self.sens_maps is None:
                 raise

@@ -20,7 +20,7 @@ from operators.ct import Radon
 from operators.linear import as_complex
 from operators.mri.kspace import COLUMN_KINDS, GRID_KINDS, column_mask, grid_mask
 
-from .calibration import calibration_size, central_box, crop_readout
+from .calibration import calibration_lines, central_box, crop_readout
 from .ct import ct
 from .mri import mri
 from .problem import Problem
@@ -110,7 +110,7 @@ class MRIScan(ScanRecipe):
         where nearly everything was measured)."""
         H, W = self.scan.shape[-2:]
         mask = torch.from_numpy(np.broadcast_to(self.mask, (H, W)).copy())
-        rows, columns = calibration_size(mask)
+        rows, columns = calibration_lines(mask)
         box = central_box((H, W), (rows, min(columns, W // 4)))
         return -1, box.any(0).nonzero().flatten().tolist()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from . import app
+from .application import app
 
 _PACKAGES = (
     "torch", "numpy", "h5py", "pydicom", "scikit-image", "scipy", "torchdiffeq", "safetensors",

@@ -47,7 +47,7 @@ def centred_fft(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return np.fft.fftshift(shifted, axes=axes)
 
 
-def centred_ifft(values: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
+def centred_image(values: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
     """Centred orthonormal inverse FFT."""
     shifted = np.fft.ifftn(np.fft.ifftshift(values, axes=axes), axes=axes, norm="ortho")
     return np.fft.fftshift(shifted, axes=axes)

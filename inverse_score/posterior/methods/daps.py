@@ -18,7 +18,7 @@ from ..perturbation import conditional_draw
 
 
 @dataclass(frozen=True)
-class Options:
+class DAPSOptions:
     """As of `daps`."""
 
     ode_calls: int = 1
@@ -30,7 +30,7 @@ class Options:
         check_positive("scale", self.scale)
 
 
-def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options) -> Tensor:
+def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: DAPSOptions) -> Tensor:
     """Decoupled annealing (Zhang, Chu, Berner, Meng, Anandkumar & Song 2025), alg. 1.
 
     At every level r = sigma / alpha: m from x_t by `ode_calls` Euler steps of the
@@ -72,7 +72,7 @@ def flow(prior: Prior, x: Tensor, t: float, end: float, calls: int) -> Tensor:
 
 METHOD = Method(
     "daps",
-    Options,
+    DAPSOptions,
     daps,
     Course(None, steps=200),
     presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},

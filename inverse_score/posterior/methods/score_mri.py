@@ -58,7 +58,7 @@ class ChannelWise(Prior):
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoreMRIOptions:
     """As of `score_mri`."""
 
     lam: float | None = None
@@ -70,7 +70,7 @@ class Options:
 
 
 def score_mri(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: ScoreMRIOptions
 ) -> Tensor:
     """Score-MRI (Chung & Ye 2022), alg. 2 to 5: x <- x + lam A^T (alpha y - A x) / |A|^2.
 
@@ -130,7 +130,7 @@ class _Turns:
 
 METHOD = Method(
     "score-mri",
-    Options,
+    ScoreMRIOptions,
     score_mri,
     Course("pc", steps=250),
     presets={
