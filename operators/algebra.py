@@ -127,7 +127,7 @@ class Scaled(LinearOperator):
 
     @property
     def sens_maps(self) -> Tensor | None:
-        return self.operator.sens_maps
+        return getattr(self.operator, "sens_maps", None)
 
 
 class Diagonal(LinearOperator):

@@ -142,7 +142,7 @@ class MRI:
             if self.sens_maps is None:
                 raise
             # Given maps need the image's phase alone, for which aliased data must do.
-            low, facts = low_resolution(kspace, tuple(mask.shape)), {}
+            low, facts = low_resolution(kspace, (mask.shape[0], mask.shape[1])), {}
         else:
             low, facts = low_resolution(kspace, region), {"calibration": list(region)}
         if self.sens_maps is not None:

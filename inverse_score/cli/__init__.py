@@ -71,8 +71,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     from ..io.names import printable
 
     text = printable(error, 1000) or type(error).__name__
-    if hasattr(error, "exit_code"):
-        return error.exit_code, text
+    if isinstance(code := getattr(error, "exit_code", None), int):
+        return code, text
     if is_out_of_memory(error):
         return 6, f"out of memory ({text}): a smaller --batch-size, or fewer processes"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -95,7 +95,7 @@ def readout(samples: np.ndarray, flags: int = 0, **fields):
     head["center_sample"], head["sample_time_us"] = samples.shape[1] // 2, 5.0
     head["phase_dir"], head["read_dir"], head["slice_dir"] = (1, 0, 0), (0, 1, 0), (0, 0, 1)
     for name, value in fields.items():
-        if name in HEAD.names:
+        if name in (HEAD.names or ()):
             head[name] = value
         else:
             head["idx"][name] = value

@@ -48,7 +48,7 @@ class RealMRI(operators.LinearOperator):
         self.mask = self._complex.mask
 
     @property
-    def num_measured(self) -> int:
+    def num_measured(self) -> int | Tensor:
         return self._complex.num_measured
 
     def forward(self, x: Tensor) -> Tensor:

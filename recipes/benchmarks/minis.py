@@ -177,7 +177,7 @@ def _sampled(
     seconds = time.perf_counter() - began
     image = scene.picture(rec.mean)
     found = scene.score(run.definition, image)
-    if row.num_samples > 1:
+    if row.num_samples > 1 and rec.samples is not None:
         found["misfit"] = float(rec.misfit.mean())
         found["coverage"] = scene.covered(rec.samples)
     return image, {"scores": found, "nfe": rec.nfe, "vjps": rec.vjps, "seconds": seconds}
