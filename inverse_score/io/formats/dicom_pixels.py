@@ -51,7 +51,7 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 def check_decodable(frame: Frame) -> None:
     """BadInput with the line to install where this transfer syntax needs a missing package."""
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     if not UID(frame.syntax).is_compressed:

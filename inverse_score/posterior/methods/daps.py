@@ -46,7 +46,7 @@ def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: DAP
     error = IsotropicError(prior, data) if scale is None else None
     end = walk.times[-1]
 
-    def step(k, x, t, s):
+    def step(k: int, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         r = sde.ratio(t)
         m = flow(prior, x, t, end, options.ode_calls)
         v = error(r) if error is not None else (scale * r) ** 2

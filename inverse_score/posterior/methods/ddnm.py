@@ -86,7 +86,7 @@ def null_space_step(cond: NullSpaceStep, noise: Noise, *, eta: float) -> Step:
     """DDNM's step: x_s = alpha_s x0 + sigma_s (sqrt(1 - eta^2) eps + eta z), eps the network's."""
     sde = cond.sde
 
-    def step(k, x, t, s):
+    def step(k: int, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         data, r = cond.measurement_for(x), sde.ratio(s)
         x0_hat = cond.inner.denoise(x, t)
         x0 = cond.correct(data, x0_hat, r)
