@@ -66,7 +66,8 @@ def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """values (C, H, W) at another size."""
     from skimage.transform import resize
 
-    return resize(values, (values.shape[0], *size), order=1, anti_aliasing=True, mode="edge")
+    shape = (values.shape[0], *size)
+    return np.asarray(resize(values, shape, order=1, anti_aliasing=True, mode="edge"))
 
 
 def split(folder: ImageFolder, share: float, seed: int = 0) -> tuple[ImageFolder, ImageFolder]:

@@ -50,7 +50,7 @@ class Kept(LinearOperator):
         noise = Noise(0, [0])
         like = torch.empty(1, *self.in_shape, device=self.device)
         probes = [noise(like, k).expand(self.batch or 1, *self.in_shape) for k in range(2)]
-        seen = sum(self.forward(p.contiguous()).abs() for p in probes) > 0  # type: ignore[union-attr]
+        seen = torch.stack([self.forward(p.contiguous()).abs() for p in probes]).sum(0) > 0
         count = seen.flatten(1).sum(1) * (2 if self.out_complex else 1)
         return int(count[0]) if self.batch is None else count
 

@@ -153,9 +153,10 @@ class DiscreteLoss:
         if self.kind == "smld":
             t = index / (self.count - 1) * sde.T
             return t, sde.alpha(t), sde.sigma(t)
-        if not hasattr(sde, "beta"):
+        beta_at = getattr(sde, "beta", None)
+        if beta_at is None:
             raise ValueError(f"the DDPM loss needs an SDE with beta(t); got {sde}")
-        beta = sde.beta(index / (self.count - 1) * sde.T) * sde.T / self.count
+        beta = beta_at(index / (self.count - 1) * sde.T) * sde.T / self.count
         alpha2 = torch.cumprod(1 - beta, 0)
         return (index + 1) / self.count * sde.T, alpha2.sqrt(), (1 - alpha2).sqrt()
 

@@ -75,6 +75,12 @@ class Prior:
         return None if self.event_shape is None else self.event_shape[0]
 
     @property
+    def fixed_shape(self) -> tuple[int, ...] | None:
+        """event_shape where it leaves no size open, else None."""
+        sizes = tuple(n for n in self.event_shape or () if n is not None)
+        return sizes if sizes and len(sizes) == len(self.event_shape or ()) else None
+
+    @property
     def smallest_scale(self) -> float:
         """The noise-to-signal at which unconditional sampling ends: that of t_min."""
         return self.sde.ratio(self.t_min)

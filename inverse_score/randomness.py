@@ -95,7 +95,8 @@ class _Twister:
         place = {"counter": counter, "key": key}
         # An empty buffer: what was drawn before leaves nothing behind.
         rest = {"buffer": (0,) * 4, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-        self.philox.state = {"bit_generator": "Philox", "state": place, **rest}
+        # The stub has a TypedDict of arrays; numpy takes the tuples too.
+        self.philox.state = {"bit_generator": "Philox", "state": place, **rest}  # pyright: ignore[reportAttributeAccessIssue]
         self.words[:] = self.philox.random_raw(312).view(np.uint32)
         self.generator.set_state(self.state)
         return self.generator

@@ -236,7 +236,7 @@ def _array_images(path: Path, name: str, key: str | None) -> list[Image]:
 def _channels(values: np.ndarray) -> np.ndarray:
     """(H, W) or (C, H, W), real or complex, as (C, H, W) float32; points (d,) as they are."""
     if np.iscomplexobj(values):
-        values = np.stack([values.real, values.imag]) if values.ndim == 2 else values
+        values = np.stack([np.real(values), np.imag(values)]) if values.ndim == 2 else values
         if np.iscomplexobj(values):
             raise BadInput(f"a complex image is (H, W); got {values.shape}")
     elif values.ndim == 2:

@@ -46,7 +46,9 @@ class _Call(torch.autograd.Function):
         return f(v)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
         return _Call.apply(grad, *ctx.pair), None, None
 
 

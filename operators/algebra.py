@@ -127,7 +127,7 @@ class Scaled(LinearOperator):
 
     @property
     def sens_maps(self) -> Tensor | None:
-        return self.operator.sens_maps
+        return getattr(self.operator, "sens_maps", None)
 
 
 class Diagonal(LinearOperator):
@@ -137,7 +137,9 @@ class Diagonal(LinearOperator):
     and y are complex.
     """
 
-    def __init__(self, diagonal: Tensor, shape: Sequence[int] | None = None, *, complex=False):
+    def __init__(
+        self, diagonal: Tensor, shape: Sequence[int] | None = None, *, complex: bool = False
+    ):
         shape = tuple(diagonal.shape) if shape is None else tuple(shape)
         if diagonal.is_complex() or not bool(diagonal.isfinite().all()):
             raise ValueError(f"a diagonal must be real and finite; got {diagonal.dtype}")

@@ -37,7 +37,7 @@ class Magnitude(NonlinearOperator):
         return Magnitude(self.A[index])
 
 
-class Transmission(NonlinearOperator):
+class BeerLambert(NonlinearOperator):
     """y = I0 exp(-(A x + offset)): CT counts or intensities as they are, without a logarithm.
 
     A x: line integrals without unit, (B, *out_shape); offset: what is added to them, as where x is
@@ -47,7 +47,7 @@ class Transmission(NonlinearOperator):
 
     def __init__(self, A: LinearOperator, I0: float = 1.0, offset: float | Tensor = 0.0):
         if A.out_complex or not (math.isfinite(I0) and I0 > 0):
-            raise ValueError(f"Transmission takes a real operator and I0 > 0; got {A!r}, {I0}")
+            raise ValueError(f"BeerLambert takes a real operator and I0 > 0; got {A!r}, {I0}")
         super().__init__(A.in_shape, A.out_shape, A.batch)
         self.A, self.I0, self.offset = A, float(I0), offset
 

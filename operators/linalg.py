@@ -118,7 +118,9 @@ class _SymmetricSolve(torch.autograd.Function):
         return solve(b)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None]:
         return _SymmetricSolve.apply(grad, ctx.solve), None
 
 

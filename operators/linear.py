@@ -145,8 +145,10 @@ class LinearOperator:
             near = resolvent(rho)
 
         def solve(v: Tensor) -> Tensor:
-            options = {"x0": x0 if not info else None, "precondition": near}
-            solution, report = conjugate_gradient(matrix, v, tol=tol, max_iter=max_iter, **options)
+            start = None if info else x0
+            solution, report = conjugate_gradient(
+                matrix, v, x0=start, tol=tol, max_iter=max_iter, precondition=near
+            )
             info.append(report)
             return solution
 

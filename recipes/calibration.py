@@ -122,7 +122,7 @@ def _from_centre(kspace: Tensor) -> tuple[Tensor, Tensor]:
     return tuple((torch.arange(n) - n // 2).abs() / (n / 2) for n in (H, W))  # type: ignore[return-value]
 
 
-def calibration_size(mask: Tensor) -> tuple[int, int]:
+def calibration_lines(mask: Tensor) -> tuple[int, int]:
     """operators.mri.coils.calibration_size of mask (H, W), as BadInput where there is none."""
     try:
         return coils.calibration_size(mask)
@@ -131,9 +131,9 @@ def calibration_size(mask: Tensor) -> tuple[int, int]:
 
 
 def sampled_centre(mask: Tensor) -> tuple[int, int] | None:
-    """calibration_size(mask), None where there is none."""
+    """calibration_lines(mask), None where there is none."""
     try:
-        return calibration_size(mask)
+        return coils.calibration_size(mask)
     except ValueError:
         return None
 

@@ -100,12 +100,12 @@ class ClassConditional:
         """The prior's event_shape, its open places filled by size."""
         shape = self.prior.event_shape
         if shape is not None and self.size is not None:
-            fits = (shape[0], *self.size)
+            fits = (shape[0] or 0, *self.size)
             if len(shape) == 3 and all(a in (None, b) for a, b in zip(shape, fits, strict=True)):
                 return fits
             raise BadInput(f"size {self.size} does not fit the prior's event_shape {shape}")
-        if shape is None or None in shape:
+        if self.prior.fixed_shape is None:
             raise BadInput(
                 f"the prior does not say its images' size (event_shape {shape}): give size=(H, W)"
             )
-        return tuple(shape)
+        return self.prior.fixed_shape

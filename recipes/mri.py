@@ -189,7 +189,7 @@ class MRI:
         kind = self._kind(kspace)
         periodic = kspace.shape[1] > 1 and kind in ("espirit", "low-resolution")
         if periodic or (kind != "given" and min(mask.shape) < calibration.LEAST_LINES):
-            return calibration.calibration_size(mask)
+            return calibration.calibration_lines(mask)
         return calibration.sampled_centre(mask)
 
     def _given_maps(self, kspace: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ class MRIScan(ScanRecipe):
         """Columns of k-space, but those of the calibration region, if there is one (of its central
         quarter of all, where nearly everything was measured)."""
         H, W = self.scan.shape[-2:]
+        assert self.mask is not None
         mask = torch.from_numpy(np.broadcast_to(self.mask, (H, W)).copy())
         rows, columns = sampled_centre(mask) or (0, 0)
         box = central_box((H, W), (rows, min(columns, W // 4)))
@@ -142,8 +143,7 @@ class MRIScan(ScanRecipe):
 
     def _choose(self, wanted: str | np.ndarray | None, encoded: np.ndarray, seed: int):
         own, (H, W) = self.scan.mask, self.scan.shape[-2:]
-        full = own is None or bool((own == encoded).all())
-        if not full:
+        if own is not None and not bool((own == encoded).all()):
             self._compare(own)
             return self._keep(own, wanted)
         if isinstance(wanted, np.ndarray):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -111,7 +111,7 @@ def simulate_ct(
     water: float = WATER,
     seed: int = 0,
     items: Sequence[int] | None = None,
-    **geometry: object,
+    **geometry: Any,
 ) -> SimulatedCT:
     """CT scan of attenuation (H, W) or (slices, H, W), square or not, in "1/mm" or "hu".
 
@@ -125,7 +125,7 @@ def simulate_ct(
     mu = from_hounsfield(volume, water).clamp_min(0) if unit == "hu" else volume
     if not bool((mu >= 0).all()):
         raise ValueError('attenuation in 1/mm must be >= 0; unit="hu" takes Hounsfield units')
-    scan = Radon(tuple(mu.shape[-2:]), angles, pixel_size=pixel_size, **geometry)
+    scan = Radon((mu.shape[-2], mu.shape[-1]), angles, pixel_size=pixel_size, **geometry)
     fine = _finer(scan)
     line = fine(upsampled(mu, 2).clamp_min(0)[:, None])[:, 0]
     pairs = line.unflatten(-1, (-1, 2))
@@ -177,9 +177,9 @@ def smooth_phase(size: tuple[int, int], spread: float, seed: int) -> Tensor:
     y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in size)
     powers = [(i, j) for i in range(4) for j in range(4 - i)]
     weights = rng.standard_normal(len(powers))
-    field = sum(
-        float(w) * torch.outer(y**i, x**j) for w, (i, j) in zip(weights, powers, strict=True)
-    )
+    field = torch.zeros(len(y), len(x), dtype=y.dtype)
+    for w, (i, j) in zip(weights, powers, strict=True):
+        field = field + float(w) * torch.outer(y**i, x**j)
     width = float(field.max() - field.min())
     return (field - field.mean()) * (spread / width)
 
@@ -209,7 +209,7 @@ def _finer(scan: Radon) -> Radon:
     H, W = scan.in_shape[1:]
     return Radon(
         (2 * H, 2 * W),
-        np.asarray(g.angles),
+        g.angles.tolist(),
         2 * g.detectors,
         g.kind,
         scan.pixel_size / 2,

@@ -192,7 +192,7 @@ _OPERATORS: dict[str, Callable[[Study, tuple[int, ...]], Any]] = {
     "mri": _mri,
     "ct": _ct,
     "inpaint": lambda study, event: operators.Mask(
-        operators.box_mask(*event[-2:]), image_shape=event
+        operators.box_mask(event[-2], event[-1]), image_shape=event
     ),
     "colorize": lambda study, event: operators.Grayscale(event),
     "deblur": lambda study, event: operators.GaussianBlur(event, 1.5),

@@ -10,25 +10,27 @@ import traceback
 import warnings
 from pathlib import Path
 
-import typer
-
 from ..device import is_out_of_memory
 from ..errors import Interrupted
 from ..memory import keep_freed_memory
 
-app = typer.Typer(
-    name="inverse-score",
-    help="Inverse problems with score-based diffusion priors: MRI, CT and images.",
-    no_args_is_help=True,
-    # Locals in a traceback could hold patient data.
-    pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Each module registers itself with @app.command().
+from . import (  # noqa: F401
+    benchmark,
+    convert,
+    doctor,
+    export,
+    info,
+    likelihood,
+    prepare,
+    reconstruct,
+    report,
+    sample,
+    simulate,
+    train,
+    verify,
 )
-
-
-@app.callback()
-def _root() -> None:
-    """Keeps `inverse-score COMMAND` a group whatever the number of commands."""
+from .application import app
 
 
 def main() -> None:
@@ -69,8 +71,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     from ..io.names import printable
 
     text = printable(error, 1000) or type(error).__name__
-    if hasattr(error, "exit_code"):
-        return error.exit_code, text
+    if isinstance(code := getattr(error, "exit_code", None), int):
+        return code, text
     if is_out_of_memory(error):
         return 6, f"out of memory ({text}): a smaller --batch-size, or fewer processes"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -91,21 +93,3 @@ def _interrupt(number: int, _frame: object) -> None:
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, lambda n, _: os._exit(128 + n))
     raise Interrupted(number)
-
-
-# One line a command; each module registers itself with @app.command().
-from . import (  # noqa: E402, F401
-    benchmark,
-    convert,
-    doctor,
-    export,
-    info,
-    likelihood,
-    prepare,
-    reconstruct,
-    report,
-    sample,
-    simulate,
-    train,
-    verify,
-)

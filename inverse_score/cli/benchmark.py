@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from . import app
+from .application import app
 
 group = typer.Typer(no_args_is_help=True, help="Run the field's benchmark protocols.")
 app.add_typer(group, name="benchmark")

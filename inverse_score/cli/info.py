@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import app
+from .application import app
 
 if TYPE_CHECKING:
     from ..io.scan import Scan

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from ..errors import BadInput
-from . import app
+from .application import app
 
 
 @app.command()

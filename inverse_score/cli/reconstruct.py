@@ -13,7 +13,7 @@ import typer
 
 from recipes.run.options import SCANS, Option, option, rows, table
 
-from . import app
+from .application import app
 
 
 @dataclass(frozen=True, kw_only=True)

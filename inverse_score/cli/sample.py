@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import app
+from .application import app
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +63,8 @@ def event_of(prior: Prior, size: str | None) -> tuple[int, ...]:
         if event is None or len(event) != 3:
             raise BadInput(f"--size is for priors of images; this one's event is {event}")
         return (event[0], int(height), int(width))  # type: ignore[return-value]
-    if event is not None and None not in event:
-        return event
+    if prior.fixed_shape is not None:
+        return prior.fixed_shape
     trained = prior.card.get("training", {}).get("image_shape")
     if not trained:
         raise BadInput("--size HxW is needed: this prior takes any size and does not name its own")

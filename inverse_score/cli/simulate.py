@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from . import app
+from .application import app
 
 if TYPE_CHECKING:
     import numpy as np

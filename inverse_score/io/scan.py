@@ -60,7 +60,7 @@ class Scan:
     noise_std: float | None = None
     crop: tuple[int, int] | None = None
     angles: np.ndarray | None = None
-    geometry: Mapping[str, object] = field(default_factory=dict)
+    geometry: Mapping[str, Any] = field(default_factory=dict)
     affine: np.ndarray | None = None
     references: Mapping[str, Callable[[int], np.ndarray]] = field(default_factory=dict)
     facts: Mapping[str, str | int | float] = field(default_factory=dict)

@@ -4,8 +4,13 @@ NETWORKS names those that a prior file may hold; values are "module:Class" below
 are imported on first use.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NETWORKS = {
     "unet": "unet:UNet",
@@ -19,7 +24,7 @@ NETWORKS = {
 }
 
 
-def build_network(name: str, **config: Any):
+def build_network(name: str, **config: Any) -> nn.Module:
     """The network of this name with these constructor arguments; ValueError lists known names."""
     if name not in NETWORKS:
         raise ValueError(f"network must be one of {', '.join(NETWORKS)}; got {name!r}")

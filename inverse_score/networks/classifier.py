@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,7 @@ class NoiseClassifier(Classifier):
         embedding = self.embed(s.reshape(-1).to(x.dtype).log() / 4)
         means = []
         for depth, level in enumerate(self.levels):
-            for block in level:
+            for block in cast("nn.ModuleList", level):
                 x = block(x, embedding)
             means.append(x.mean((-2, -1)))
             if depth < len(self.shrink):

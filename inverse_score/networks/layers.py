@@ -178,6 +178,9 @@ class NoiseEmbedding(nn.Module):
     last 1 (DDPM) or 0 (guided-diffusion), cosines first if `cosine_first`.
     """
 
+    W: Tensor
+    frequencies: Tensor
+
     def __init__(
         self,
         width: int,

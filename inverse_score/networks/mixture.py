@@ -29,6 +29,15 @@ class ImageMixture(nn.Module):
     p(class, x_t) is a sum over these. Variances and weights are kept as logarithms.
     """
 
+    mean: Tensor
+    basis: Tensor
+    means: Tensor
+    axes: Tensor
+    log_values: Tensor
+    log_rest: Tensor
+    log_weights: Tensor
+    log_outside: Tensor
+
     def __init__(
         self, shape: Sequence[int], *, classes: int, components: int, dims: int, rank: int
     ):

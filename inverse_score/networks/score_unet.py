@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +55,18 @@ class Resolution(nn.Module):
     may be None.
     """
 
-    def __init__(self, blocks, attention, resample=None, pyramid=None, head=None):
+    def __init__(
+        self, blocks: Iterable[nn.Module], attention: Iterable[nn.Module | None],
+        resample: Any = None, pyramid: Any = None, head: Any = None,
+    ):  # fmt: skip
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.attention = nn.ModuleDict(
             {str(i): layer for i, layer in enumerate(attention) if layer is not None}
         )
-        self.resample, self.pyramid, self.head = resample, pyramid, head
+        self.resample: Any = resample
+        self.pyramid: Any = pyramid
+        self.head: Any = head
 
     def pairs(self) -> Iterator[tuple[nn.Module, nn.Module | None]]:
         for i, block in enumerate(self.blocks):
@@ -68,7 +74,7 @@ class Resolution(nn.Module):
             yield block, self.attention[name] if name in self.attention else None  # noqa: SIM401
 
     def change_size(self, h: Tensor, emb: Tensor | None) -> Tensor:
-        return self.resample(h, emb) if isinstance(self.resample, ResBlock) else self.resample(h)  # type: ignore[misc]
+        return self.resample(h, emb) if isinstance(self.resample, ResBlock) else self.resample(h)
 
 
 class ScoreUNet(nn.Module):
@@ -160,10 +166,11 @@ class ScoreUNet(nn.Module):
             size = width
             if self.pyramid_out == "skip":
                 level.head = Head(width, out_channels, self.style)
-            elif self.pyramid_out == "residual" and pyramid is None:
-                level.head = Head(width, width, self.style, 1.0)
             elif self.pyramid_out == "residual":
-                level.pyramid = self._resampling_conv(pyramid, width, "up", 0)
+                if pyramid is None:
+                    level.head = Head(width, width, self.style, 1.0)
+                else:
+                    level.pyramid = self._resampling_conv(pyramid, width, "up", 0)
             pyramid = width
             if i > 0:
                 level.resample = self._resampler(width, "up")
@@ -202,7 +209,7 @@ class ScoreUNet(nn.Module):
     def encode(self, x: Tensor, emb: Tensor | None) -> list[Tensor]:
         h = self.stem(x)
         skips, pyramid = [h], x
-        for level in self.down:
+        for level in cast("Iterable[Resolution]", self.down):
             for block, attention in level.pairs():
                 h = block(h, emb)
                 h = h if attention is None else attention(h)
@@ -220,7 +227,7 @@ class ScoreUNet(nn.Module):
 
     def decode(self, h: Tensor, skips: list[Tensor], emb: Tensor | None) -> Tensor:
         pyramid = None
-        for level in self.up:
+        for level in cast("Iterable[Resolution]", self.up):
             for block, attention in level.pairs():
                 h = block(torch.cat([h, skips.pop()], dim=1), emb)
                 h = h if attention is None else attention(h)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairs)
         self.attend = PixelAttention(widths[-1]) if attention else nn.Identity()
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
         dtype = torch.promote_types(x.dtype, torch.float32)
@@ -106,7 +106,7 @@ class UNet(nn.Module):
     def _levels(self, x: Tensor, embedding: Tensor) -> Tensor:
         skips = []
         for depth, level in enumerate(self.down):
-            for block in level:
+            for block in cast("nn.ModuleList", level):
                 x = block(x, embedding)
             if depth < len(self.shrink):
                 skips.append(x)
@@ -114,13 +114,15 @@ class UNet(nn.Module):
         x = self.attend(x)
         for depth in reversed(range(len(self.up))):
             x = skips[depth] + functional.interpolate(self.grow[depth](x), scale_factor=2.0)
-            for block in self.up[depth]:
+            for block in cast("nn.ModuleList", self.up[depth]):
                 x = block(x, embedding)
         return x
 
 
 class NoiseLevelEmbedding(nn.Module):
     """MLP of sines and cosines of c_noise = ln(s) / 4 (B,): (B, width)."""
+
+    frequencies: Tensor
 
     def __init__(self, width: int):
         super().__init__()

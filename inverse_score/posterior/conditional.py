@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class ConditionalPrior(Wrapped):
     def __init__(self, prior: Prior, data: Measurement | None = None):
         super().__init__(prior)
         # A method that takes no other data sees a linear measurement here.
-        self.data: LinearMeasurement = data  # type: ignore[assignment]
+        self.data: Any = data
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no denoiser")

@@ -44,7 +44,7 @@ def renoise(cond: Consistent, noise: Noise, *, zeta: float | None) -> Step:
     """
     sde = cond.sde
 
-    def step(k, x, t, s):
+    def step(k: int, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         x0_hat = cond.inner.denoise(x, t)
         x0 = cond.correct(cond.measurement_for(x), x0_hat, sde.ratio(t))
         known = x0_hat if cond.eps_of_network and zeta is not None else x0

@@ -14,7 +14,9 @@ magnitude where there are two (a complex image).
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
 import torch
@@ -82,8 +84,13 @@ def box(x: Tensor, window: int) -> Tensor:
     side, (H, W) = window // 2, x.shape[-2:]
     x = functional.pad(x, (side, side, side, side), mode="replicate")
     # Sums of shifted copies: ten times quicker than avg_pool2d on a CPU.
-    x = sum(x.narrow(-1, k, W) for k in range(window))
-    return sum(x.narrow(-2, k, H) for k in range(window)) / window**2
+    x = _sum([x.narrow(-1, k, W) for k in range(window)])
+    return _sum([x.narrow(-2, k, H) for k in range(window)]) / window**2
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """One after the other: a stack of them would be a copy of each."""
+    return functools.reduce(operator.add, parts)
 
 
 def positions(

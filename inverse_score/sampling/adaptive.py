@@ -94,5 +94,5 @@ def _move(sde: SDE, x: Tensor, slope: Tensor, t: Tensor, h: Tensor, z: Tensor) -
 
 def _check_error(E: Tensor, t: Tensor) -> None:
     if not torch.isfinite(E).all():
-        i = torch.nonzero(~torch.isfinite(E))[0].item()
+        i = int(torch.nonzero(~torch.isfinite(E))[0])
         raise NotFinite(f"the state is not finite: item {i} of the batch, at t = {t[i].item():.6g}")

@@ -178,10 +178,10 @@ def as_prior(prior: Any) -> Prior:
 
 def _full_shape(prior: Prior, shape: Sequence[int] | int) -> tuple[int, ...]:
     if isinstance(shape, int):
-        event = prior.event_shape
-        if event is None or None in event:
-            raise ValueError(f"shape must be (B, *event): the prior's event_shape is {event}")
-        shape = (shape, *event)
+        if prior.fixed_shape is None:
+            told = f"the prior's event_shape is {prior.event_shape}"
+            raise ValueError(f"shape must be (B, *event): {told}")
+        shape = (shape, *prior.fixed_shape)
     full = tuple(int(n) for n in shape)
     if len(full) < 2 or min(full) < 1:
         raise ValueError(f"shape must be (B, *event) with positive sizes; got {full}")

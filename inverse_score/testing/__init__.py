@@ -9,11 +9,13 @@ samples can be held against the truth, and what is affine in its noise without s
     moments, affine     exact law of a sampler, or of a posterior method, that is affine in noise
     orders              strong and weak order of convergence
     oracles             draws of a posterior, or of one with a std that is wrong
-    dense               the matrix of an operator
+    dense               the matrix of an operator; check_operator: the laws of an operator
     denoising           a trained prior against other denoisers; samples that are copies
     scans, formats, twix    small files of every format; fuzz, fuzz_targets: mutated ones
     released            networks in released layouts with weights by a formula
 """
+
+from operators.checks import check_operator
 
 from .dense import dense
 from .draws import BatchNoise, sampler_draws
@@ -37,6 +39,7 @@ __all__ = [
     "BatchNoise",
     "ModeReport",
     "ToyProblem",
+    "check_operator",
     "dense",
     "exact_kl",
     "exact_moments",

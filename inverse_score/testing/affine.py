@@ -7,7 +7,7 @@ sum_k L_k L_k^T. Four rows whose draws add up check first that the method is aff
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ def exact_scores(
         return x.flatten(1).double()
 
     with torch.no_grad():
-        job.method.draw(prior, data, recorder, walk, job.options)
+        job.method.draw(prior, data, cast("Noise", recorder), walk, job.options)
         noise = UnitDraws(recorder.draws)
         if noise.rows > MAX_ROWS:
             raise RuntimeError(f"{noise.rows} rows are more than {MAX_ROWS}")

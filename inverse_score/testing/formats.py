@@ -47,7 +47,7 @@ def centred_fft(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return np.fft.fftshift(shifted, axes=axes)
 
 
-def centred_ifft(values: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
+def centred_image(values: np.ndarray, axes: tuple[int, ...] = (-2, -1)) -> np.ndarray:
     """Centred orthonormal inverse FFT."""
     shifted = np.fft.ifftn(np.fft.ifftshift(values, axes=axes), axes=axes, norm="ortho")
     return np.fft.fftshift(shifted, axes=axes)
@@ -95,7 +95,7 @@ def readout(samples: np.ndarray, flags: int = 0, **fields):
     head["center_sample"], head["sample_time_us"] = samples.shape[1] // 2, 5.0
     head["phase_dir"], head["read_dir"], head["slice_dir"] = (1, 0, 0), (0, 1, 0), (0, 0, 1)
     for name, value in fields.items():
-        if name in HEAD.names:
+        if name in (HEAD.names or ()):
             head[name] = value
         else:
             head["idx"][name] = value

@@ -149,7 +149,7 @@ def _compressed_dicom(folder: Path) -> list[Target]:
     targets = []
     for name, words in (("RLE", "RLE"), ("jp2klossless", "JPEG 2000"),
                         ("jpeg_ls_lossless", "JPEG-LS")):  # fmt: skip
-        content = Path(get_testdata_file(f"MR_small_{name}.dcm", download=False)).read_bytes()
+        content = Path(str(get_testdata_file(f"MR_small_{name}.dcm", download=False))).read_bytes()
         targets.append(Target(f"DICOM {words}", content, "a.dcm", read_wholly))
     return targets
 

@@ -32,7 +32,7 @@ def gaussian_prior(
     return prior
 
 
-def half_mask() -> Mask:
+def seen_half() -> Mask:
     """Every second pixel, like a chessboard but for one row."""
     mask = (torch.arange(SIZE)[:, None] + torch.arange(SIZE)) % 2
     mask[1] = 0

@@ -26,6 +26,10 @@ class DigitDenoiser(nn.Module):
     resolve a thousandth of its input.
     """
 
+    h: Tensor
+    s: Tensor
+    frequencies: Tensor
+
     def __init__(self, sde: VPSDE, mean: Tensor, std: Tensor, width: int = 384, blocks: int = 3):
         super().__init__()
         self.sde, pixels = sde, mean.numel()

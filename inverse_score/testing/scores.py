@@ -59,6 +59,7 @@ def solved(problem: ToyProblem, count: int, **options: Any) -> tuple[Tensor, dic
         **options,
     )
     cost = {"nfe": rec.nfe, "vjps": rec.vjps, "forward_equivalents": rec.forward_equivalents}
+    assert rec.samples is not None
     return rec.samples[:, 0], {**cost, "runs": rec.method}
 
 

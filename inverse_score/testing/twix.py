@@ -74,7 +74,7 @@ def _readout(
     samples: np.ndarray | None, flags: tuple[str, ...] = (), centre: int = 0, **counters: int
 ) -> bytes:
     """One readout of samples (coils, n); the block that ends a measurement for None."""
-    from twixtools import mdh_def
+    from twixtools import mdh_def  # pyright: ignore[reportMissingImports]
 
     head, body = mdh_def.Scan_header(), bytes(160)
     for flag in flags:

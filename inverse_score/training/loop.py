@@ -329,8 +329,9 @@ class Run:
         loop = self.config.train
         if self.workers.first and loop.measure and not self.classifies:
             self._draw_samples(self.folder / "samples.png")
-            kept_out = self.held_out is not None and self.held_out.count != 1
-            source = self.held_out if kept_out else self._unvaried()
+            unseen = self.held_out
+            kept_out = unseen is not None and unseen.count != 1
+            source = self._unvaried() if unseen is None or not kept_out else unseen
             with self._precision():
                 measured = measure(
                     self.averaged,

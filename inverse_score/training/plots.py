@@ -115,7 +115,7 @@ def loss_chart(entries: Sequence[dict[str, Any]]) -> np.ndarray:
     training = [(e["step"], e["loss"]) for e in entries if "loss" in e]
     held_out = [(e["step"], e["held_out"]) for e in entries if "held_out" in e]
     curves = [
-        Curve(name, *zip(*points, strict=True))
+        Curve(name, [x for x, _ in points], [y for _, y in points])
         for name, points in (("training", training), ("held out (averaged weights)", held_out))
         if points
     ]

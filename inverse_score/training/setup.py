@@ -57,7 +57,7 @@ class TrainingPlan:
 
 def make_plan(
     config: TrainConfig, items: Items, network: nn.Module | None
-) -> tuple[TrainingPlan, Any]:
+) -> tuple[TrainingPlan, nn.Module]:
     """The plan of a new run and its network, freshly initialised or from `init_from`."""
     first = stack(items, _LOOK)
     sigma_data = first.square().mean().sqrt().item()
@@ -129,8 +129,8 @@ def initialised(architecture: Mapping[str, Any], seed: int) -> nn.Module:
 
 
 def _event_shape(images: Tensor) -> list[int | None]:
-    shape = list(images.shape[1:])
-    return [shape[0], None, None] if len(shape) == 3 else shape
+    shape = images.shape[1:]
+    return [shape[0], None, None] if len(shape) == 3 else [*shape]
 
 
 def _default_output(network: nn.Module) -> str:

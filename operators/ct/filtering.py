@@ -74,12 +74,14 @@ def angular_weights(angles: np.ndarray, period: float) -> np.ndarray:
     return weights
 
 
-def pixel_coordinates(size: tuple[int, int], pixel_size: float, like: Tensor) -> tuple:
+def pixel_coordinates(
+    size: tuple[int, int], pixel_size: float, like: Tensor
+) -> tuple[Tensor, Tensor]:
     """X (W,) to the right and Y (H, 1) upwards from the image's centre, mm."""
     H, W = size
-    to = {"device": like.device, "dtype": like.dtype}
-    X = (torch.arange(W, **to) - (W - 1) / 2) * pixel_size
-    Y = ((H - 1) / 2 - torch.arange(H, **to))[:, None] * pixel_size
+    columns, rows = (torch.arange(n, device=like.device, dtype=like.dtype) for n in (W, H))
+    X = (columns - (W - 1) / 2) * pixel_size
+    Y = ((H - 1) / 2 - rows)[:, None] * pixel_size
     return X, Y
 
 

@@ -257,5 +257,7 @@ class Project(torch.autograd.Function):
         return projector.adjoint(v) if transposed else projector.forward(v)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
         return Project.apply(grad, ctx.projector, not ctx.transposed), None, None

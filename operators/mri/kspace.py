@@ -107,12 +107,16 @@ def _chosen(
     return fractions[choice], rates[choice]
 
 
-def _random(rng, width, rate, center, offset) -> np.ndarray:
+def _random(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     chance = (width / rate - center) / (width - center) if width > center else 1.0
     return rng.uniform(size=width) < chance
 
 
-def _equispaced(rng, width, rate, center, offset) -> np.ndarray:
+def _equispaced(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     if rate != int(rate):
         raise ValueError(f"equispaced columns need a whole acceleration; got {rate}")
     mask = np.zeros(width, bool)
@@ -120,7 +124,9 @@ def _equispaced(rng, width, rate, center, offset) -> np.ndarray:
     return mask
 
 
-def _equispaced_fraction(rng, width, rate, center, offset) -> np.ndarray:
+def _equispaced_fraction(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     # The spacing grows so that centre and outer columns together are W / R.
     if center * rate >= width:
         raise ValueError(
@@ -133,7 +139,9 @@ def _equispaced_fraction(rng, width, rate, center, offset) -> np.ndarray:
     return mask
 
 
-def _magic(rng, width, rate, center, offset) -> np.ndarray:
+def _magic(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     """Equispaced with an offset of the other half: the conjugates fill the gaps (Defazio 2019)."""
     if rate != int(rate):
         raise ValueError(f"magic columns need a whole acceleration; got {rate}")
@@ -145,14 +153,18 @@ def _magic(rng, width, rate, center, offset) -> np.ndarray:
     return np.fft.fftshift(np.concatenate([positive, negative[::-1]]))
 
 
-def _magic_fraction(rng, width, rate, center, offset) -> np.ndarray:
+def _magic_fraction(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     outer = round(width / rate) - center
     if outer <= 0:
         return np.zeros(width, bool)
     return _magic(rng, width, round(width / outer), center, offset)
 
 
-def _gaussian(rng, width, rate, center, offset) -> np.ndarray:
+def _gaussian(
+    rng: np.random.RandomState, width: int, rate: float, center: int, offset: int | None
+) -> np.ndarray:
     mask = np.zeros(width, bool)
     first = (width - center + 1) // 2
     outer = np.delete(np.arange(width), np.s_[first : first + center])

@@ -34,7 +34,7 @@ class NonCartesianMRI(LinearOperator):
         accuracy: float | None = None,
     ):
         try:
-            import pytorch_finufft  # noqa: F401  # pyright: ignore[reportMissingImports]
+            import pytorch_finufft  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport]
         except ImportError as error:
             raise ImportError("NonCartesianMRI needs pip install inverse-score[nufft]") from error
         H, W = tuple(image_shape)[-2:]

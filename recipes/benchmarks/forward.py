@@ -28,7 +28,7 @@ def forward_operator(spec: dict[str, Any], item: Item, x: Tensor, seed: int) -> 
 
 def _mri(x: Tensor, item: Item, seed: int, **mask: Any) -> Any:
     size = (x.shape[-2], x.shape[-1])
-    columns = column_mask(size, seed=seed, **mask)
+    columns = paper_columns(size, seed=seed, **mask)
     if x.shape[0] == 1:
         return RealMRI(columns, size)
     return operators.CartesianMRI(columns, item.maps(), image_shape=size)
@@ -48,7 +48,7 @@ class RealMRI(operators.LinearOperator):
         self.mask = self._complex.mask
 
     @property
-    def num_measured(self) -> int:
+    def num_measured(self) -> int | Tensor:
         return self._complex.num_measured
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def column_mask(size: tuple[int, int], *, mask: str, seed: int, **rule: Any) -> Tensor:
+def paper_columns(size: tuple[int, int], *, mask: str, seed: int, **rule: Any) -> Tensor:
     """A sampling mask (W,) or (H, W) by one of the field's rules; see `MASKS`."""
     if mask not in MASKS:
         raise BadInput(f"mask must be one of {', '.join(MASKS)}; got {mask!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from inverse_score.likelihood import bits_per_dim
 from inverse_score.sampling import sample
 
 from .definition import Case, Row
+from .run import BenchmarkRun
 from .sources import Item
-
-if TYPE_CHECKING:
-    from .runner import BenchmarkRun
 
 _BATCH = 64
 

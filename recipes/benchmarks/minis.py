@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +24,9 @@ from ..problem import Problem
 from ..simulate import simulate_ct, simulate_mri
 from . import figures
 from .definition import Case, Definition, Row
+from .run import BenchmarkRun
 from .scoring import body_mask, scores
 from .sources import Item
-
-if TYPE_CHECKING:
-    from .runner import BenchmarkRun
 
 # Decades of a baseline's strength that an oracle chooses from, on its own scale.
 _STRENGTHS = (-2.5, 1.5)
@@ -179,7 +177,7 @@ def _sampled(
     seconds = time.perf_counter() - began
     image = scene.picture(rec.mean)
     found = scene.score(run.definition, image)
-    if row.num_samples > 1:
+    if row.num_samples > 1 and rec.samples is not None:
         found["misfit"] = float(rec.misfit.mean())
         found["coverage"] = scene.covered(rec.samples)
     return image, {"scores": found, "nfe": rec.nfe, "vjps": rec.vjps, "seconds": seconds}

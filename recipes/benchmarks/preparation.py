@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from operators import fft2c, ifft2c
 from .. import calibration
 
 Report = Callable[[str], None]
+T = TypeVar("T")
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
 
 
@@ -163,7 +165,7 @@ def _identity(scan: Scan) -> str:
     return hashlib.sha256(np.ascontiguousarray(scan[0]).tobytes()).hexdigest()[:12]
 
 
-def _split(volumes: Sequence, names: Sequence[str]) -> Iterator[tuple[str, object]]:
+def _split(volumes: Sequence[T], names: Sequence[str]) -> Iterator[tuple[str, T]]:
     """80 % train, 10 % validation, the rest test, in the order of the names."""
     order = sorted(range(len(volumes)), key=lambda i: names[i])
     for place, i in enumerate(order):
@@ -188,7 +190,7 @@ class _Target:
 
 def _save(path: Path, **arrays: np.ndarray) -> None:
     with committing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _one_nifti(folder: Path, contrast: str) -> np.ndarray:
@@ -216,7 +218,7 @@ def _resized(volume: np.ndarray, size: tuple[int | None, int, int]) -> np.ndarra
     shape = tuple(have if want is None else want for have, want in zip(volume.shape, size))  # noqa: B905
     if shape == volume.shape:
         return volume
-    return resize(volume, shape, order=1, preserve_range=True, anti_aliasing=True)
+    return np.asarray(resize(volume, shape, order=1, preserve_range=True, anti_aliasing=True))
 
 
 def _cropped(image: np.ndarray, size: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,11 @@ from . import generative, minis
 from .definition import Case, Definition, Row
 from .forward import forward_operator
 from .results import Results
+from .run import BenchmarkRun
 from .scoring import scores
 from .sources import Item, open_items
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class BenchmarkRun:
-    """What a run is, beside its definition."""
-
-    definition: Definition
-    prior: Prior
-    items: list[Item]
-    results: Results
-    rows: Sequence[Row]
-    shard: tuple[int, int] = (0, 1)
-    features: Path | None = None
 
 
 def start(

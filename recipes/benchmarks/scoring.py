@@ -55,7 +55,7 @@ def body_mask(target: np.ndarray, threshold: float) -> np.ndarray:
     mask = np.zeros(target.shape, dtype=bool)
     for k, image in enumerate(target):
         solid = binary_fill_holes(binary_opening(image > threshold, np.ones((5, 5))))
-        pieces, count = label(solid)
+        pieces, count = label(solid)  # pyright: ignore[reportGeneralTypeIssues]
         if count:
             sizes = np.bincount(pieces.ravel())[1:]
             mask[k] = pieces == 1 + int(sizes.argmax())

@@ -162,7 +162,7 @@ def accuracy(classifier: Prior, images: Tensor, labels: Tensor) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="what `prepare digits` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of the two files")
     arguments = parser.parse_args()

@@ -136,7 +136,7 @@ def _convert(
     arrays = read_source(source, archive)
     path = out / source.use / f"{source.name}.npz"
     path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, kind=np.array(source.kind), **arrays)
+    np.savez_compressed(path, kind=np.array(source.kind), **arrays)  # pyright: ignore[reportArgumentType]
     report(f"{source.use} {source.name}: {source.what}")
     images = [image for key, image in arrays.items() if key.startswith("image")]
     slices = images if source.kind == "pictures" else list(images[0])
@@ -169,7 +169,8 @@ def read_source(source: Source, archive: Path) -> dict[str, np.ndarray]:
         return {"image": images, "labels": labels}
     if source.kind == "tissue":
         maps = [read_nifti(found[pattern]) for pattern in source.patterns]
-        return {"image": np.stack([image for image, _ in maps], axis=-1), "voxel": maps[0][1]}
+        voxel = np.array(maps[0][1])
+        return {"image": np.stack([image for image, _ in maps], axis=-1), "voxel": voxel}
     if all(name.endswith((".nii", ".nii.gz")) for name in found):
         image, voxel = read_nifti(_only(found))
     elif all(name.endswith(".nrrd") for name in found):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inverse_score.io.priors import ASSETS, SPECTRA, load_prior, update_card
 from inverse_score.io.runs.commits import commit_bytes
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     chosen = parser.parse_args()
     prior = load_prior(chosen.prior)
-    if has_quick_bfloat16(prior.device):
+    if isinstance(prior.network, nn.Module) and has_quick_bfloat16(prior.device):
         prior.network = InBfloat16(prior.network)
     spectrum = measured(prior, chosen.data, chosen.images)
     if Path(chosen.prior).is_file():

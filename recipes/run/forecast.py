@@ -90,8 +90,11 @@ def _prior(plan: Plan) -> dict[str, Any]:
     }
 
 
-def expected_calls(plan: Plan) -> int:
-    """Calls of the network that each sample will take: what the solver itself would do."""
+def expected_calls(plan: Plan) -> int | None:
+    """Calls of the network that each sample will take: what the solver itself would do.
+
+    None where the sampler chooses its own steps.
+    """
     problem = plan.problem(0, plan.tasks[0].slices.start)
     options = {key: value for key, value in plan.solving().items() if key != "seed"}
     exact = not bool(torch.as_tensor(problem.noise_std).any())

@@ -8,7 +8,7 @@ from inverse_score.posterior import pixel_variance
 from inverse_score.posterior.wavelets import psi, psi_inverse
 from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
-from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, measurement, seen_half
 from operators import CartesianMRI, GaussianBlur, Radon
 
 SIZE = 32
@@ -77,7 +77,7 @@ def test_tikhonov_is_the_ridge_solution_of_the_normal_equations():
 
 
 def test_zero_filling_is_the_adjoint_and_pinv_fits_the_data():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     rec = solve(y, A, prior, noise_std=NOISE, method="zero-filled")
     torch.testing.assert_close(rec.mean, A.T(y))
@@ -97,7 +97,7 @@ def test_filtered_back_projection_restores_a_disc_that_back_projection_does_not(
 
 @pytest.mark.parametrize("strength", [0.0, -1.0])
 def test_a_strength_must_be_positive(strength):
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     with pytest.raises(ValueError, match="strength must be positive"):
         solve(y, A, prior, noise_std=NOISE, method="tikhonov", strength=strength)

@@ -8,7 +8,7 @@ import torch
 from inverse_score import solve
 from inverse_score.posterior import METHODS, measure, resolve
 from inverse_score.posterior.auto import BUDGETS
-from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, measurement, seen_half
 from operators import CartesianMRI, Grayscale, Mask, Radon
 from operators.detection import Magnitude
 
@@ -17,7 +17,7 @@ TABLE = Path(__file__).with_name("precedence.txt")
 
 @pytest.fixture(scope="module")
 def problem():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     return prior, A, measurement(prior, A, items=2)[1]
 
 
@@ -34,7 +34,7 @@ def described(job):
 
 def precedence():
     """What runs, for all that can be said: a line each."""
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     lines = [row("asked", "runs", "options", "sampler", "its options", "steps", "kind", "nfe")]
     for name, method in METHODS.items():
         for preset in ("default", *method.presets):

@@ -7,12 +7,12 @@ from inverse_score import solve
 from inverse_score.posterior.methods import METHODS, Walk, grid_for
 from inverse_score.posterior.units import measure
 from inverse_score.testing.draws import BatchNoise
-from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, measurement, seen_half
 
 
 @pytest.fixture(scope="module")
 def error():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     posterior = prior.posterior(y, A, NOISE)
     data = measure(prior, y.expand(1000, -1, -1, -1), A, NOISE)
@@ -48,7 +48,7 @@ def test_split_gibbs_nears_the_posterior_as_rho_falls(error):
 
 
 def test_split_gibbs_stays_at_the_law_of_the_blurred_data_however_long_it_runs():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     rho = 0.05
     blurred = prior.posterior(y, A, (NOISE**2 + rho**2) ** 0.5)
@@ -66,7 +66,7 @@ def test_langevin_moves_draw_what_the_exact_step_draws(error, method):
 
 
 def test_split_gibbs_refuses_rho_below_the_prior_s_least_noise():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     with pytest.raises(ValueError, match=r"rho must fall .* got rho_start .* rho_end 1e-09"):
         solve(y, A, prior, noise_std=NOISE, method="split-gibbs", rho_end=1e-9)

@@ -7,7 +7,7 @@ from inverse_score.fit import Kept, denoising_fit, fit_check, withheld_lines
 from inverse_score.gaussian import GaussianPrior
 from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
-from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, measurement, seen_half
 from operators import CartesianMRI, Mask
 
 OPTIONS = {"method": "moment-matching", "covariance": "jacobian", "steps": 20, "num_samples": 9}
@@ -76,7 +76,7 @@ def test_what_is_withheld_reaches_neither_the_operator_nor_its_adjoint():
 
 
 def test_a_check_without_lines_to_withhold_is_an_error():
-    prior, A = gaussian_prior(spectrum=False), half_mask()
+    prior, A = gaussian_prior(spectrum=False), seen_half()
     _, y = measurement(prior, A)
     with pytest.raises(ValueError, match="no line to withhold along axis -1: 4 measured"):
         fit_check(y, A, prior, noise_std=NOISE, axis=-1, protected=range(4))

@@ -14,7 +14,7 @@ from inverse_score.io.reading import read_scan
 from inverse_score.io.runs.volume import SliceResult, open_volume, write_volume
 from inverse_score.testing.formats import (
     brightest_place,
-    centred_ifft,
+    centred_image,
     marker_volume,
     mrd_header,
     mrd_lines,
@@ -53,7 +53,7 @@ def result(path, scan, numbers=range(4), failed=(), **more):
 
 def test_complete_raw_data_is_its_own_reference(scan):
     for k in range(4):
-        whole = np.abs(centred_ifft(scan[k]))[0]
+        whole = np.abs(centred_image(scan[k]))[0]
         np.testing.assert_allclose(scan.references["fully_sampled_rss"](k),
                                    whole[-CROP[0]:, 2:8], rtol=1e-5)  # fmt: skip
 

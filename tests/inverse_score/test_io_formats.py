@@ -13,7 +13,7 @@ from inverse_score.io.formats.bart import DIMENSIONS, write_bart
 from inverse_score.io.formats.sinogram import write_sinogram
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan, center_crop, crop_affine
-from inverse_score.testing.formats import centred_ifft, marker_volume, read_volume
+from inverse_score.testing.formats import centred_image, marker_volume, read_volume
 
 RNG = np.random.default_rng(2)
 KSPACE = (RNG.standard_normal((3, 2, 8, 6)) + 1j * RNG.standard_normal((3, 2, 8, 6))).astype("c8")
@@ -62,7 +62,7 @@ def test_3d_kspace_is_transformed_along_the_readout(tmp_path):
     write_cfl(tmp_path / "k", KSPACE.transpose(0, 2, 3, 1), "3 8 6 2")
     scan = read_scan(tmp_path / "k")
     assert scan.shape == (3, 2, 8, 6)
-    expected = centred_ifft(KSPACE, axes=(0,))
+    expected = centred_image(KSPACE, axes=(0,))
     np.testing.assert_allclose(read_volume(scan), expected, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ from inverse_score.testing.formats import (
     NOISE,
     REVERSE,
     centred_fft,
-    centred_ifft,
+    centred_image,
     marker_volume,
     mrd_header,
     mrd_lines,
@@ -35,7 +35,7 @@ def noise(scale=1.0, count=400, coils=COILS, **fields):
 
 def close(scan, images, tolerance=1e-5):
     for k, image in enumerate(images):
-        error = np.abs(centred_ifft(scan[k]) - image).max()
+        error = np.abs(centred_image(scan[k]) - image).max()
         assert error < tolerance * np.abs(images).max()
 
 
@@ -217,7 +217,7 @@ def test_a_marker_keeps_its_place_in_the_patient(tmp_path):
     """Voxel (row 1, column 2) of slice 0, whose centre pixel lies at (10, 20, 30) mm in LPS."""
     scan = read_scan(write_mrd(tmp_path / "a.h5", mrd_lines(IMAGES[:, :1] / MAPS[:1], 2 * H),
                                HEADER))  # fmt: skip
-    shown = [centred_ifft(scan[k])[0] for k in range(SLICES)]
+    shown = [centred_image(scan[k])[0] for k in range(SLICES)]
     k, i, j = np.unravel_index(np.argmax(np.abs(shown)), (SLICES, H, W))
     # Rows run along read_dir (+y), columns along phase_dir (+x); pixels are 10 mm.
     lps = np.array([10 + 10 * (2 - W // 2), 20 + 10 * (1 - H // 2), 30])

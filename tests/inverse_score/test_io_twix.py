@@ -9,14 +9,14 @@ pytest.importorskip("twixtools")
 
 from inverse_score.errors import BadInput
 from inverse_score.io.reading import read_scan
-from inverse_score.testing.formats import centred_ifft, marker_volume
+from inverse_score.testing.formats import centred_image, marker_volume
 from inverse_score.testing.twix import write_twix
 
 IMAGES = marker_volume(3, 12, 10)[:, None] * np.array([1, 1j])[:, None, None]
 
 
 def images_of(scan):
-    return np.stack([centred_ifft(scan[k]) for k in range(len(scan))])
+    return np.stack([centred_image(scan[k]) for k in range(len(scan))])
 
 
 def test_a_scan_is_its_images_without_oversampling(tmp_path):

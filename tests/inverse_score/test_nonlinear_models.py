@@ -9,7 +9,7 @@ from inverse_score.posterior.methods import Walk, grid_for
 from inverse_score.sde import VPSDE
 from inverse_score.testing.draws import BatchNoise
 from operators import LinearOperator
-from operators.detection import Magnitude, Transmission
+from operators.detection import BeerLambert, Magnitude
 from operators.nonlinear import NonlinearOperator
 
 ROOT = 0.5**0.5
@@ -34,7 +34,7 @@ def transmission():
     """Three rays of a pair of pixels, so few counts that the logarithm of one is far off."""
     cov = torch.tensor([[0.4, 0.1], [0.1, 0.3]])
     prior = GaussianPrior(torch.tensor([1.0, 1.2]), cov, VPSDE())
-    A = Transmission(matrix([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), I0=30.0)
+    A = BeerLambert(matrix([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), I0=30.0)
     y = torch.tensor([[3.0, 15.0, 6.0]])
     return prior, A, y, y.sqrt()
 

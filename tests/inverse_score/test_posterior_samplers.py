@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inverse_score import condition, guide, sample, solve
-from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, measurement, seen_half
 
 PROBLEMS, SAMPLES = 10, 200
 # Excess KL in nats that each method's approximation leaves, mean over the images of ten problems:
@@ -29,14 +29,14 @@ PLATEAUS = {
 
 @pytest.fixture(scope="module")
 def problem():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     x, y = measurement(prior, A)
     return prior, A, x, y, prior.posterior(y, A, NOISE)
 
 
 @pytest.fixture(scope="module")
 def problems():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A, items=PROBLEMS)
     return prior, A, y, prior.posterior(y, A, NOISE)
 

@@ -5,13 +5,13 @@ from inverse_score import Prior, condition, solve
 from inverse_score.posterior import METHODS
 from inverse_score.sde import VPSDE
 from inverse_score.solver import Diverged
-from inverse_score.testing.half_seen import NOISE, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, gaussian_prior, measurement, seen_half
 from operators import CartesianMRI, Diagonal, Identity, Mask
 
 
 @pytest.fixture(scope="module")
 def problem():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     x, y = measurement(prior, A, items=3)
     return prior, A, x, y
 
@@ -63,7 +63,7 @@ def test_each_item_has_its_own_operator_and_noise(problem):
 def test_noise_per_measurement_weighs_the_data(problem):
     """Pixels said to be noisy by 1e3 are as good as not measured."""
     prior, _, x, _ = problem
-    full, half = Mask(torch.ones(1, 4, 4)), half_mask()
+    full, half = Mask(torch.ones(1, 4, 4)), seen_half()
     std = torch.where(half.mask.bool(), NOISE, 1e3).reshape(1, 1, 4, 4)
     options = {"method": "moment-matching", "covariance": "jacobian", "steps": 30}
     weighted = solve(full(x), full, prior, noise_std=std, **options)

@@ -9,7 +9,7 @@ from inverse_score.posterior.methods import METHODS, Walk
 from inverse_score.posterior.units import measure
 from inverse_score.randomness import Noise
 from inverse_score.sde import VESDE
-from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, half_mask, measurement
+from inverse_score.testing.half_seen import NOISE, excess, gaussian_prior, measurement, seen_half
 from operators import Mask
 
 ROWS = 600
@@ -34,7 +34,7 @@ def test_states_spread_by_the_diffusions_noise_whatever_was_measured(eta_b):
 
 
 def test_the_weight_tied_to_noise_leaves_less_error_than_the_papers():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     posterior = prior.posterior(y, A, NOISE)
     own, paper = (
@@ -51,7 +51,7 @@ def test_the_weight_tied_to_noise_leaves_less_error_than_the_papers():
 
 
 def test_an_operator_without_singular_values_is_refused():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     with pytest.raises(ValueError, match="singular values"):
         solve(y, A @ A, prior, noise_std=NOISE, method="ddrm")

@@ -1,7 +1,7 @@
 """The walk that a method takes by default, and what its added noise is worth where C is wrong."""
 
 from inverse_score.posterior import resolve
-from inverse_score.testing.half_seen import gaussian_prior, half_mask
+from inverse_score.testing.half_seen import gaussian_prior, seen_half
 from inverse_score.testing.problems import ToyProblem
 from inverse_score.testing.scores import sampled_scores
 
@@ -20,7 +20,7 @@ def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_
 
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
     def walk(**said):
-        prior, A = gaussian_prior(), half_mask()
+        prior, A = gaussian_prior(), seen_half()
         course = resolve(prior, A, exact=False, method="moment-matching", **said).course
         return course.sampler, course.sampler_options
 

@@ -10,7 +10,7 @@ from PIL import Image
 from inverse_score.errors import BadInput
 from recipes.benchmarks import figures, tables
 from recipes.benchmarks.definition import definition_names, describe, load_definition
-from recipes.benchmarks.forward import column_mask
+from recipes.benchmarks.forward import paper_columns
 from recipes.benchmarks.generative import frechet_distance, inception_score
 from recipes.benchmarks.minis import Scene
 from recipes.benchmarks.results import Results
@@ -38,21 +38,21 @@ def test_an_unknown_benchmark_lists_the_known_ones():
 
 @pytest.mark.parametrize(("lines", "kept", "centre"), [(60, 60, 14), (30, 31, 7), (10, 10, 2)])
 def test_song_2022_masks_keep_the_columns_that_the_released_code_keeps(lines, kept, centre):
-    mask = column_mask((240, 240), mask="song2022", seed=0, lines=lines)
+    mask = paper_columns((240, 240), mask="song2022", seed=0, lines=lines)
     start = (240 - centre + 1) // 2
     assert int(mask.sum()) == kept
     assert bool(mask[start : start + centre].all())
 
 
 def test_random_lines_are_exactly_as_many_as_asked_and_seeded():
-    masks = [column_mask((320, 320), mask="lines-random", seed=s, acc=4) for s in (0, 0, 1)]
+    masks = [paper_columns((320, 320), mask="lines-random", seed=s, acc=4) for s in (0, 0, 1)]
     assert [int(m.sum()) for m in masks] == [80, 80, 80]
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
 
 
 def test_equispaced_lines_are_more_than_their_nominal_share():
-    mask = column_mask((320, 320), mask="lines-equispaced", seed=0, acc=4)
+    mask = paper_columns((320, 320), mask="lines-equispaced", seed=0, acc=4)
     assert 320 / int(mask.sum()) == pytest.approx(3.23, abs=0.03)
 
 

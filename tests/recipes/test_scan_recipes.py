@@ -92,7 +92,7 @@ def test_the_calibration_region_is_the_sampled_centre(centre):
     mask = torch.arange(40) % 5 == 0
     first = (40 - centre + 1) // 2
     mask[first : first + centre] = True
-    rows, columns = calibration.calibration_size(mask.expand(SHAPE))
+    rows, columns = calibration.calibration_lines(mask.expand(SHAPE))
     assert rows == 48
     assert centre - 1 <= columns <= centre + 1
     left = 20 - columns // 2
@@ -102,7 +102,7 @@ def test_the_calibration_region_is_the_sampled_centre(centre):
 def test_no_centre_is_an_error_that_says_what_to_give():
     mask = (torch.arange(40) % 4 == 1).expand(SHAPE)
     with pytest.raises(BadInput, match=r"no calibration region.*sens_maps"):
-        calibration.calibration_size(mask)
+        calibration.calibration_lines(mask)
 
 
 def test_maps_take_the_phase_so_that_the_image_is_real_and_positive():

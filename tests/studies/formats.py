@@ -27,7 +27,7 @@ from inverse_score.io.formats.parametric_map import write_parametric_map
 from inverse_score.io.reading import read_scan
 from inverse_score.io.scan import Scan
 from inverse_score.testing.formats import (
-    centred_ifft,
+    centred_image,
     marker_volume,
     mrd_header,
     mrd_lines,
@@ -79,7 +79,7 @@ def _raw_row(folder: Path) -> str:
     images = marker_volume(3, 12, 10)[:, None].astype(complex)
     header = mrd_header((24, 10, 1), (12, 10, 1), (240, 100, 5), (120, 100, 5), 3)
     scan = read_scan(write_mrd(folder / "a.h5", mrd_lines(images, 24), header))
-    found = np.stack([centred_ifft(scan[k]) for k in range(3)])
+    found = np.stack([centred_image(scan[k]) for k in range(3)])
     # The header puts pixels of 10 mm about (10, 20, 30) mm in LPS.
     expected = np.array([[-10, 0, 0, 40], [0, -10, 0, 40], [0, 0, 5, 30], [0, 0, 0, 1]])
     moved = np.abs(scan.affine - expected).max()  # type: ignore[operator]
@@ -145,7 +145,7 @@ def phantom(path: Path) -> list[str]:
     import twixtools
 
     scan = read_scan(path)
-    image = centred_ifft(scan[0])
+    image = centred_image(scan[0])
     measurements = twixtools.read_twix(str(path), parse_pmu=False, verbose=False)
     data = twixtools.map_twix(measurements)[-1]["image"]
     data.flags["remove_os"], data.flags["squeeze_singletons"] = False, True

@@ -32,7 +32,7 @@ from inverse_score.testing.draws import BatchNoise
 from inverse_score.testing.problems import ToyProblem
 from inverse_score.testing.scores import sampling_kl
 from operators import LinearOperator
-from operators.detection import Magnitude, Transmission
+from operators.detection import BeerLambert, Magnitude
 from operators.nonlinear import NonlinearOperator
 
 RESULTS = Path(__file__).parent / "results"
@@ -179,7 +179,7 @@ def plane_problems() -> dict[str, tuple[Prior, NonlinearOperator, Tensor, Any]]:
     pixels = GaussianPrior(
         torch.tensor([1.0, 1.2]), torch.tensor([[0.4, 0.1], [0.1, 0.3]]), VPSDE()
     )
-    rays = Transmission(_matrix([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), I0=30.0)
+    rays = BeerLambert(_matrix([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), I0=30.0)
     counts = torch.tensor([[3.0, 15.0, 6.0]])
     return {
         "phase retrieval": (pairs, phases, torch.tensor([[1.0, 0.5]]), 0.1),

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-CLI, IO, POSTERIOR = "inverse_score/cli/", "inverse_score/io/", "inverse_score/posterior/"
+RUN, IO, POSTERIOR = "recipes/run/", "inverse_score/io/runs/", "inverse_score/posterior/"
 ASSEMBLY, PAGE = "tests/cli/test_assembly.py", "tests/inverse_score/test_report_page.py"
 SOLVE, TRUST = "tests/inverse_score/test_solve.py", "tests/cli/test_trust.py"
 RUNS, GRIDS = "tests/inverse_score/test_run_folders.py", "tests/inverse_score/test_sampler_grids.py"
+CONTRACT = "tests/inverse_score/test_contract.py"
+INDENT = "\n" + 12 * " "
 SCALE, SCANS = "tests/recipes/test_image_scale.py", "tests/recipes/test_scan_recipes.py"
 
 
@@ -35,45 +37,48 @@ MUTATIONS = [
     Mutation("recipes/calibration.py", "QUANTILE, OVERVIEW = 0.99,", "QUANTILE, OVERVIEW = 0.9,",
              SCALE),
     Mutation("recipes/calibration.py", "OVERVIEW = 0.99, 56", "OVERVIEW = 0.99, 28", SCALE),
-    Mutation(POSTERIOR + "methods.py", '"lam": 7.0', '"lam": 70.0',
+    Mutation(POSTERIOR + "methods/diffpir.py", '"lam": 7.0', '"lam": 70.0',
              "tests/inverse_score/test_posterior_samplers.py", "paper_preset"),
     Mutation(POSTERIOR + "moments.py", "- count - 5 * scatter", "- count - 2 * scatter",
              "tests/inverse_score/test_error_spectrum.py", "chance"),
     Mutation("inverse_score/fit.py", "(1 + 1 / n) * spread", "1 * spread",
              "tests/inverse_score/test_fit.py", "few_draws"),
-    Mutation(POSTERIOR + "methods.py", "level / 5", "level / 3", SOLVE, "fifth"),
+    Mutation(POSTERIOR + "method.py", "level / 5", "level / 3", SOLVE, "fifth"),
     Mutation("inverse_score/sampling/grid.py", "least / 5", "least / 3", GRIDS, "fifth"),
-    Mutation(CLI + "trust.py", "FIT_LIMIT = 4.0", "FIT_LIMIT = 40.0", ASSEMBLY, "alarm"),
-    Mutation(POSTERIOR + "auto.py", '__name__ == "Scaled"', '__name__ == "None"', SOLVE, "scaled"),
-    Mutation(CLI + "work.py", "0.1 * size.max()", "0.5 * size.max()", ASSEMBLY, "maps"),
-    Mutation(CLI + "trust.py", "NEAR = 0.25", "NEAR = 0.75", TRUST, "another_setting"),
-    Mutation(CLI + "trust.py", "WITHHELD_DRAWS = 19", "WITHHELD_DRAWS = 9", TRUST, "predicted"),
-    Mutation(CLI + "trust.py", "math.sqrt(1 + 1 / n)", "1.0", TRUST, "stored_factor"),
-    Mutation(CLI + "trust.py", "slices[len(slices) // 2]", "slices[0]", ASSEMBLY, "middle"),
+    Mutation(RUN + "verdict.py", "FIT_LIMIT = 4.0", "FIT_LIMIT = 40.0", ASSEMBLY, "alarm"),
+    Mutation("operators/forms.py", f"{INDENT}self.family,{INDENT}gram,{INDENT}solve=None if "
+             "self.solve is None else _scaled", f'{INDENT}"Scaled",{INDENT}gram,{INDENT}solve=None '
+             "if self.solve is None else _scaled", SOLVE, "scaled"),
+    Mutation(RUN + "assemble.py", "0.1 * size.max()", "0.5 * size.max()", ASSEMBLY, "maps"),
+    Mutation(RUN + "verdict.py", "NEAR = 0.25", "NEAR = 0.75", TRUST, "another_setting"),
+    Mutation(RUN + "verdict.py", "WITHHELD_DRAWS = 19", "WITHHELD_DRAWS = 9", TRUST, "predicted"),
+    Mutation(RUN + "verdict.py", "math.sqrt(1 + 1 / n)", "1.0", TRUST, "stored_factor"),
+    Mutation(RUN + "plan.py", "self.slices[len(self.slices) // 2]", "self.slices[0]",
+             ASSEMBLY, "middle"),
     Mutation("recipes/mri.py", "ESPIRIT_LINES = 24", "ESPIRIT_LINES = 16", SCANS, "espirit"),
     Mutation("recipes/problem.py", "SAMPLES = 8", "SAMPLES = 4", SCANS, "one_answer"),
     # Plans: what a run is divided into.
-    Mutation(CLI + "plan.py", "CHUNK = 4", "CHUNK = 3", ASSEMBLY, "five_samples"),
-    Mutation(CLI + "plan.py", "min(CHUNK, self.request.samples - chunk * CHUNK)", "CHUNK",
+    Mutation(RUN + "plan.py", "CHUNK = 4", "CHUNK = 3", ASSEMBLY, "five_samples"),
+    Mutation(RUN + "plan.py", "min(CHUNK, self.request.samples - chunk * CHUNK)", "CHUNK",
              ASSEMBLY, "five_samples"),
-    Mutation(CLI + "plan.py", "{self.tasks[scan].sha256}/{k}/{chunk}",
+    Mutation(RUN + "plan.py", "{self.tasks[scan].sha256}/{k}/{chunk}",
              "{self.tasks[scan].sha256}/{k}", ASSEMBLY, "five_samples"),
-    Mutation(CLI + "plan.py", '"fast" if device.type == "cpu" else "accurate"',
+    Mutation(RUN + "plan.py", '"fast" if device.type == "cpu" else "accurate"',
              '"accurate" if device.type == "cpu" else "fast"', ASSEMBLY, "five_samples"),
-    Mutation(CLI + "plan.py", "(len(scan) if colon else start + 1)", "len(scan)",
+    Mutation(RUN + "request.py", "(None if colon else start + 1)", "None",
              ASSEMBLY, "five_samples"),
-    Mutation(CLI + "plan.py", '"couple_z", "seed", "nan"', '"couple_z", "nan"',
+    Mutation(RUN + "options.py", 'place="operator.seed", result=True', 'place="operator.seed"',
              ASSEMBLY, "another_run"),
     # Assembly: what the units of a slice become.
-    Mutation(CLI + "work.py",
+    Mutation(RUN + "assemble.py",
              'np.array([len(arrays["samples"]) for arrays, _ in loaded]) / len(samples)',
              "np.full(len(loaded), 1 / len(loaded))", ASSEMBLY, "maps"),
-    Mutation(CLI + "work.py", "np.abs(mean) if np.iscomplexobj(mean) else mean",
+    Mutation(RUN + "assemble.py", "np.abs(mean) if np.iscomplexobj(mean) else mean",
              "np.abs(samples).mean(0)", ASSEMBLY, "image_and_std"),
-    Mutation(CLI + "work.py", "ddof=1", "ddof=0", ASSEMBLY, "image_and_std"),
-    Mutation(CLI + "work.py", 'for _, f in loaded for m in f["misfit"]',
+    Mutation(RUN + "assemble.py", "ddof=1", "ddof=0", ASSEMBLY, "image_and_std"),
+    Mutation(RUN + "assemble.py", 'for _, f in loaded for m in f["misfit"]',
              'for _, f in loaded[:1] for m in f["misfit"]', ASSEMBLY, "image_and_std"),
-    Mutation(CLI + "work.py", "np.float32(std_factor) *", "np.float32(1) *", TRUST,
+    Mutation(RUN + "assemble.py", "np.float32(std_factor) *", "np.float32(1) *", TRUST,
              "stored_factor"),
     # Results, volumes and pages.
     Mutation(IO + "results.py", "self.units[index - 1 :: count]", "self.units[index :: count]",
@@ -95,10 +100,12 @@ MUTATIONS = [
              "alarm"),
     Mutation(IO + "report.py", "* 4095).astype", "* 255).astype", PAGE, "twelve_bits"),
     # The solver's decisions.
-    Mutation("inverse_score/solver.py", "{**chosen, **options}", "{**options, **chosen}", SOLVE,
-             "caller"),
-    Mutation("inverse_score/solver.py", 'plan.get("sampler_options", {}), **for_sampler}',
-             'for_sampler, **plan.get("sampler_options", {})}', SOLVE, "caller"),
+    Mutation(POSTERIOR + "resolve.py", "{**own.sampler_options, **self.sampling}",
+             "{**self.sampling, **own.sampler_options}", CONTRACT, "committed_table"),
+    Mutation(POSTERIOR + "resolve.py",
+             "own = {**kept, **{key: value for key, value in rest.items() if key in known}}",
+             "own = {**{key: value for key, value in rest.items() if key in known}, **kept}",
+             CONTRACT, "committed_table"),
     Mutation("inverse_score/solver.py", "math.floor(4 * math.log2(value) + 1e-3) / 4",
              "math.floor(math.log2(value) + 1e-3)", SOLVE, "octave"),
     Mutation("inverse_score/solver.py", "return 1e4 * max", "return 1e30 * max", SOLVE,

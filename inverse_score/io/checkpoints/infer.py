@@ -68,8 +68,8 @@ def taps_of(filters: list[Tensor]) -> list[int]:
     return [round(value) for value in (line / line[0]).tolist()]
 
 
-def diffusers_config(released: Released) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """(network, its arguments, {"range", "t_min", "settings"}) of a UNet2DModel folder."""
+def diffusers_config(released: Released) -> tuple[str, dict[str, Any]]:
+    """(network, its arguments) of a UNet2DModel folder."""
     config, scheduler = released.config, released.scheduler
     kinds = [str(kind) for kind in _need(config, "down_block_types", released.name)]
     widths = _need(config, "block_out_channels", released.name)

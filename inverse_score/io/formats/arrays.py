@@ -187,10 +187,10 @@ def _beside(path: Path, form: str, key: str, kind: str, shape: tuple[int, ...]) 
     if name is None:
         return {}
     values = _companion(path, form, name)
-    if values is None and kind == "kspace":
-        return {}
     if kind == "kspace":
-        mask = check_mask(values, shape[-2:], path.name)
+        if values is None:
+            return {}
+        mask = check_mask(values, (shape[-2], shape[-1]), path.name)
         return {"mask": None if mask.all() else mask}
     return _sinogram(path, form, key, values, shape)
 
@@ -210,7 +210,7 @@ def _sinogram(path: Path, form: str, key: str, angles: np.ndarray | None, shape:
         units = "rad" if units is None else str(units)
     else:
         with guard.open_hdf5(path) as file:
-            units = guard.attribute(file["angles"], "units") or "rad"
+            units = guard.attribute(guard.dataset(file, "angles"), "units") or "rad"
             geometry = hdf5_geometry(file, shape, path.name)
     return {
         "angles": read_angles(angles, units, shape[1], path.name),

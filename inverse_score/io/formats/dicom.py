@@ -147,16 +147,17 @@ def _ordered(frames: list[Frame]) -> tuple[list[Frame], np.ndarray | None]:
     complete = all(f.position and f.orientation and f.spacing for f in frames)
     if not complete and len(frames) == 1:
         return frames, None
-    if not complete:
+    spacing = frames[0].spacing
+    if not complete or spacing is None:
         raise BadInput(
             f"{what}: ImagePositionPatient, ImageOrientationPatient or PixelSpacing is missing, so "
             "the slices cannot be put in order; read single files"
         )
-    spacing, normal = frames[0].spacing, frames[0].normal
+    normal = frames[0].normal
     frames = sorted(frames, key=lambda frame: float(normal @ np.array(frame.position)))
     positions = np.array([frame.position for frame in frames])
     step = slice_step(what, positions, normal, frames[0].thickness)
-    if any(not np.allclose(frame.spacing, spacing, rtol=1e-3) for frame in frames):
+    if not np.allclose(np.array([frame.spacing for frame in frames]), spacing, rtol=1e-3):
         raise BadInput(f"{what}: PixelSpacing differs between slices")
-    along, down = np.reshape(frames[0].orientation, (2, 3))
+    along, down = np.array(frames[0].orientation).reshape(2, 3)
     return frames, plane_affine(along, down, spacing, step, positions[0])

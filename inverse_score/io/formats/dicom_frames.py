@@ -66,7 +66,7 @@ class Frame:
     @property
     def normal(self) -> np.ndarray:
         """Unit vector across the slice: row direction x column direction."""
-        along, down = np.reshape(self.orientation, (2, 3))
+        along, down = np.array(self.orientation).reshape(2, 3)
         return np.cross(along, down)
 
 

@@ -14,6 +14,7 @@ from ..guard.sniff import first_bytes
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _FLOAT_BITS = {b"\xe0\x7f\x10\x00": 0, b"\xe0\x7f\x08\x00": 32, b"\xe0\x7f\x09\x00": 64}
@@ -56,8 +57,10 @@ def read_header(path: str | Path, tags: list[str] | None = None) -> Header:
     head = first_bytes(path)
     bare = head[128:132] != b"DICM"
     with dicom_reading(path.name):
+        from pydicom.filereader import read_file_meta_info
+
         if not bare:
-            _refuse_deflated(path, pydicom.filereader.read_file_meta_info(path))
+            _refuse_deflated(path, read_file_meta_info(path))
         with path.open("rb") as file:
             found = pydicom.dcmread(
                 file, stop_before_pixels=True, force=bare, specific_tags=tags, defer_size=1 << 20
@@ -79,7 +82,7 @@ def _refuse_deflated(path: Path, meta: Dataset) -> None:
         )
 
 
-def _native_syntax(dataset: Dataset) -> str:
+def _native_syntax(dataset: Dataset) -> UID:
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = dataset.original_encoding

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from ..scan import Scan
 from .mrd_grid import Readouts, grid_readouts
 from .mrd_header import Grid, header_facts, header_number, header_text, read_header
 from .whitening import noise_whitening
+
+if TYPE_CHECKING:
+    import h5py
 
 # Flags are numbered from 1. A readout with one of these is no k-space line of the image.
 DROPPED = {
@@ -57,14 +61,15 @@ def read_ismrmrd(path: str | Path, key: str | None = None, nan: str = "refuse") 
     with guard.open_hdf5(path) as file:
         groups = _groups(file, path.name)
         group = _chosen_group(groups, choice.pop("group", None), path.name)
-        header = read_header(guard.read_text(file[group], "xml"), path.name)
-        heads = read_heads(guard.dataset(file[group], "data", ndim=1, kinds="V"), path.name)
+        chosen = guard.group(file, group)
+        header = read_header(guard.read_text(chosen, "xml"), path.name)
+        heads = read_heads(guard.dataset(chosen, "data", ndim=1, kinds="V"), path.name)
         noise_group, noise_heads = _noise_heads(file, groups, group, heads, path.name)
     kept, notes = keep(heads, choice, path.name)
     grid = Grid.from_header(header, heads[kept], path.name)
     conjugate = "siemens" in header_text(header, _VENDOR_TEXT, "").lower()
     whitening = None
-    if noise_heads is not None:
+    if noise_group is not None:
         # Conjugated as the scan is: the coils' covariance is complex.
         source = Readouts(path, noise_group, noise_heads, conjugate)
         chosen = np.flatnonzero(flagged(noise_heads, NOISE))
@@ -171,13 +176,16 @@ def _chosen_group(groups: list[str], wanted: str | None, name: str) -> str:
     return wanted
 
 
-def _noise_heads(file, groups: list[str], group: str, heads: np.ndarray, name: str):
+def _noise_heads(
+    file: h5py.File, groups: list[str], group: str, heads: np.ndarray, name: str
+) -> tuple[str | None, np.ndarray]:
     """(group, its headers with only noise flagged) of the noise scan, here or in another group."""
     if flagged(heads, NOISE).any():
         return group, heads
     for other in groups:
         if other != group:
-            there = read_heads(guard.dataset(file[other], "data", ndim=1, kinds="V"), name)
+            data = guard.dataset(guard.group(file, other), "data", ndim=1, kinds="V")
+            there = read_heads(data, name)
             if flagged(there, NOISE).any():
                 return other, there
-    return None, None
+    return None, heads[:0]

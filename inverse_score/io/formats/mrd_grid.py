@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +31,18 @@ class Readouts:
     kept: np.ndarray | None = None
     whitening: np.ndarray | None = None
 
+    @property
+    def image(self) -> np.ndarray:
+        """Indices of the image's readouts."""
+        if self.kept is None:
+            raise ValueError(f"{self.path.name}: which readouts are the image's was not said")
+        return self.kept
+
     @contextmanager
-    def opened(self) -> Iterator:
+    def opened(self) -> Iterator[Any]:
         """The data of all readouts, for `samples`; the file is open only meanwhile."""
         with guard.open_hdf5(self.path) as file:
-            yield guard.dataset(file[self.group], "data", ndim=1, kinds="V")
+            yield guard.dataset(guard.group(file, self.group), "data", ndim=1, kinds="V")
 
     def raw(self, index: int, data) -> np.ndarray:
         """(coils, samples) of one readout as stored."""
@@ -114,10 +122,11 @@ class Places:
         coils = int(heads["active_channels"][0])
         total = np.zeros((partitions, coils, self.grid.readout, matrix[1]), np.complex64)
         count = np.zeros((partitions, matrix[1]), np.float32)
+        kept = readouts.image
         with readouts.opened() as data:
             for k in chosen:
                 line, part = self.lines[0][k], self.lines[1][k] if partitions > 1 else 0
-                samples = readouts.samples(int(readouts.kept[k]), data)
+                samples = readouts.samples(int(kept[k]), data)
                 full = np.zeros((coils, matrix[0]), np.complex64)
                 full[:, self.first[k] : self.first[k] + samples.shape[1]] = samples
                 total[part, :, :, line] += without_oversampling(full, self.grid.readout)
@@ -152,7 +161,7 @@ class VolumeReader:
 @lru_cache(maxsize=1)
 def _hybrid(reader: VolumeReader) -> np.ndarray:
     places = reader.places
-    everything = np.arange(len(places.readouts.kept))
+    everything = np.arange(len(places.readouts.image))
     volume = places.fill(everything, places.grid.matrix[2])
     hybrid = centred_ifft(volume, axis=reader.axis)
     # (partition, coil, readout, phase) -> readout positions as slices of (partition, phase).

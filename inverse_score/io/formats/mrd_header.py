@@ -13,7 +13,7 @@ from .. import guard
 from .fastmri import parse_xml
 
 # The standard calls the counters so in readouts, and otherwise in the header.
-STEPS = ("kspace_encode_step_1", "kspace_encode_step_2")
+STEPS: tuple[str, ...] = ("kspace_encode_step_1", "kspace_encode_step_2")
 LIMITS = ("kspace_encoding_step_1", "kspace_encoding_step_2")
 
 
@@ -36,7 +36,8 @@ class Grid:
     def from_header(cls, root: Element, heads: np.ndarray, name: str) -> Grid:
         """From encodedSpace, reconSpace and encodingLimits of the first encoding."""
         encoded, recon = "encoding/encodedSpace", "encoding/reconSpace"
-        matrix = tuple(int(header_number(root, f"{encoded}/matrixSize/{a}", name)) for a in "xyz")
+        x, y, z = (int(header_number(root, f"{encoded}/matrixSize/{a}", name)) for a in "xyz")
+        matrix = (x, y, z)
         field, wanted = (
             tuple(header_number(root, f"{space}/fieldOfView_mm/{a}", name) for a in "xyz")
             for space in (encoded, recon)

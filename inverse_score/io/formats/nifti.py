@@ -37,7 +37,7 @@ def read_nifti(
     if volumes > 1 and not (str(key).isdecimal() and int(str(key)) < volumes):
         raise BadInput(f"{path.name} holds {volumes} volumes: choose one of 0 to {volumes - 1} "
                        f"(--key), got {key!r}")  # fmt: skip
-    shape = tuple(image.shape[:3])
+    shape = (image.shape[0], image.shape[1], image.shape[2])
     affine = _affine(image, path.name)
     notes: tuple[str, ...] = ()
     if affine is None:
@@ -80,11 +80,11 @@ def open_nifti(path: Path):
     with _reading(path.name):
         image = nibabel.Nifti1Image if _version(path) == 1 else nibabel.Nifti2Image
         found = image.from_filename(path)
-        shape, dtype = found.shape, found.get_data_dtype()
+        shape, dtype = found.shape, np.dtype(found.get_data_dtype())
         if len(shape) < 3 or min(shape) < 1 or dtype.kind not in "iufc":
             raise BadInput(f"{path.name} must be a volume of numbers, got {shape} of {dtype}")
         size, there = math.prod(shape) * dtype.itemsize, path.stat().st_size
-        size += int(found.dataobj.offset)
+        size += int(found.dataobj.offset)  # pyright: ignore[reportAttributeAccessIssue]
         check_size(path.name, size, there)
         check_slice(path.name, math.prod(shape[:3]) * max(8, dtype.itemsize))
         if path.suffix != ".gz" and size > there:

@@ -222,7 +222,7 @@ def _quiet(what: str) -> Iterator[None]:
 
 def _twixtools():
     try:
-        import twixtools
+        import twixtools  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise BadInput("Siemens raw data needs twixtools: pip install twixtools") from None
     return twixtools

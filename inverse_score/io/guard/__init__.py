@@ -89,6 +89,16 @@ def _survives(path: Path, _size: int, _modified: int) -> None:
     ask("walk_hdf5", path.name, path=str(path.resolve()))
 
 
+def group(file: h5py.File, key: str) -> h5py.Group:
+    """The group at `key` of the file's root."""
+    import h5py
+
+    found = file[key]
+    if not isinstance(found, h5py.Group):
+        raise BadInput(f"{Path(file.filename).name}: {key!r} is not a group")
+    return found
+
+
 def dataset(
     file: h5py.File | h5py.Group,
     key: str,
@@ -152,7 +162,7 @@ def read_text(file: h5py.File | h5py.Group, key: str, limits: Limits = LIMITS) -
     return as_text(text, what, limits)
 
 
-def attribute(file: h5py.File | h5py.Group, name: str, limits: Limits = LIMITS) -> object:
+def attribute(file: h5py.Group | h5py.Dataset, name: str, limits: Limits = LIMITS) -> object:
     """A scalar or short attribute: str, int, float, bool or a small array; None where absent."""
     what = f"{Path(file.file.filename).name}, attribute {name!r}"
     with reading(what):
@@ -220,13 +230,15 @@ def _resolve(file: h5py.Group, key: str, what: str, hops: int = 8):
     """The object at `key` by hard links, and at most `hops` soft links, within this file."""
     import h5py
 
-    here: h5py.Group = file
+    here: h5py.Group | h5py.Dataset | h5py.Datatype = file
     parts = [part for part in key.split("/") if part]
     while parts:
         part = parts.pop(0)
-        with reading(what):
-            link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
-        if link is None:
+        link = None
+        if isinstance(here, h5py.Group):
+            with reading(what):
+                link = here.get(part, getlink=True)
+        if link is None or not isinstance(here, h5py.Group):
             raise BadInput(f"{what} does not exist; {_listing(here)}")
         if isinstance(link, h5py.ExternalLink):
             raise BadInput(f"{what} is a link to another file, which is not followed")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Worker:
     """One child process, started when first needed, anew after it died and after a fork."""
 
     def __init__(self):
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._lock = threading.Lock()
 
@@ -48,11 +48,12 @@ class Worker:
             alarm = threading.Timer(WALL, process.kill)
             alarm.start()
             try:
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.flush()
-                answer = json.loads(process.stdout.readline() or "null")
+                requests, answers = _pipes(process)
+                requests.write(json.dumps(request).encode() + b"\n")
+                requests.flush()
+                answer = json.loads(answers.readline() or "null")
                 size = (answer or {}).get("bytes", 0)
-                content = process.stdout.read(size) if size else b""
+                content = answers.read(size) if size else b""
             except (OSError, ValueError):
                 answer = None
             finally:
@@ -80,12 +81,12 @@ class Worker:
             return
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in _pipes(process):
             # What is left in a pipe that nobody reads is of no use.
             with _ignored():
                 pipe.close()
 
-    def _started(self) -> subprocess.Popen:
+    def _started(self) -> subprocess.Popen[bytes]:
         ours = self._owner == os.getpid()
         if self._process is not None and (not ours or self._process.poll() is not None):
             self.stop()
@@ -95,7 +96,14 @@ class Worker:
         return self._process
 
 
-def _start() -> subprocess.Popen:
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    """What the child reads, and what it writes."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdin, process.stdout
+
+
+def _start() -> subprocess.Popen[bytes]:
     root = str(Path(__file__).parents[3])
     program = (
         f"import sys; sys.path.insert(0, {root!r}); "

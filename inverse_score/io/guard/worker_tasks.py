@@ -52,14 +52,14 @@ def hdf5_attribute(path: str, place: str, name: str) -> str:
 
 def decode_dicom(path: str, index: int) -> np.ndarray:
     """One frame as stored, by whichever decoder is installed."""
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     return np.asarray(pixel_array(Path(path), index=index, raw=True))
 
 
 def parse_twix(path: str) -> int:
     """Headers and protocol of every measurement; returns how many there are."""
-    import twixtools
+    import twixtools  # pyright: ignore[reportMissingImports]
 
     return len(
         twixtools.read_twix(

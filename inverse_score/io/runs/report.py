@@ -238,4 +238,4 @@ def _hash(content: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return (files("inverse_score.io.runs") / name).read_text(encoding="utf-8")

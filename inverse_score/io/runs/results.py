@@ -96,7 +96,7 @@ class RunFolder:
         if old is None and resume:
             raise BadInput(f"--resume: {out.name or out} holds no run to go on with")
         joined = shared and old is not None and old.get("run") == manifest["run"]
-        if resume or (joined and not overwrite):
+        if old is not None and (resume or (joined and not overwrite)):
             run._check_same(old)
             return run
         if overwrite and shared:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from ...errors import BadInput
 from ...metrics import ssim
 from .. import guard
 from .commits import committing
+
+if TYPE_CHECKING:
+    import h5py
 
 # In the order of the report; the key is the dataset, the value what people call it.
 IMAGES = {
@@ -63,16 +66,14 @@ def write_volume(
 
     with committing(path) as temporary:
         with h5py.File(temporary, "w") as file:
-            texts = []
+            texts: list[str] = []
+            made: dict[str, h5py.Dataset] = {}
             for k, result in enumerate(results):
                 for name, image in _arrays(result).items():
                     sample_axis = name == "samples"
                     if k == 0:
-                        _create(file, name, image, count, sample_axis)
-                    if sample_axis:
-                        file[name][:, k] = image
-                    else:
-                        file[name][k] = image
+                        made[name] = _create(file, name, image, count, sample_axis)
+                    made[name][(slice(None), k) if sample_axis else k] = image
                 texts.append(json.dumps(result.facts, sort_keys=True))
             if len(texts) != count:
                 raise ValueError(f"expected {count} slices, got {len(texts)}")
@@ -95,13 +96,15 @@ def _arrays(result: SliceResult) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _create(file, name: str, image: np.ndarray, count: int, sample_axis: bool) -> None:
+def _create(
+    file: h5py.File, name: str, image: np.ndarray, count: int, sample_axis: bool
+) -> h5py.Dataset:
     if sample_axis:
         shape, chunks = (len(image), count, *image.shape[1:]), (1, 1, *image.shape[1:])
     else:
         shape, chunks = (count, *image.shape), (1, *image.shape)
     # The checksum finds flipped bits, which plain HDF5 reads without a word.
-    file.create_dataset(name, shape, image.dtype, chunks=chunks, fletcher32=True)
+    return file.create_dataset(name, shape, image.dtype, chunks=chunks, fletcher32=True)
 
 
 def _read_back(path: Path, count: int) -> None:

@@ -18,7 +18,7 @@ from ..perturbation import conditional_draw
 
 
 @dataclass(frozen=True)
-class Options:
+class DAPSOptions:
     """As of `daps`."""
 
     ode_calls: int = 1
@@ -30,7 +30,7 @@ class Options:
         check_positive("scale", self.scale)
 
 
-def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options) -> Tensor:
+def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: DAPSOptions) -> Tensor:
     """Decoupled annealing (Zhang, Chu, Berner, Meng, Anandkumar & Song 2025), alg. 1.
 
     At every level r = sigma / alpha: m from x_t by `ode_calls` Euler steps of the
@@ -46,7 +46,7 @@ def daps(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Opt
     error = IsotropicError(prior, data) if scale is None else None
     end = walk.times[-1]
 
-    def step(k, x, t, s):
+    def step(k: int, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         r = sde.ratio(t)
         m = flow(prior, x, t, end, options.ode_calls)
         v = error(r) if error is not None else (scale * r) ** 2
@@ -72,7 +72,7 @@ def flow(prior: Prior, x: Tensor, t: float, end: float, calls: int) -> Tensor:
 
 METHOD = Method(
     "daps",
-    Options,
+    DAPSOptions,
     daps,
     Course(None, steps=200),
     presets={"paper": {"scale": 1.0, "ode_calls": 5, "langevin": 100, "kind": "karras"}},

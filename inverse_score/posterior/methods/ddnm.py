@@ -21,7 +21,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class DDNMOptions:
     """eta a number: the paper's L and step; None: `NullSpaceStep`'s L, noise tied to the step."""
 
     eta: float | None = None
@@ -40,7 +40,7 @@ class NullSpaceStep(Consistent):
     data: L = 1.
     """
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, options: DDNMOptions):
         super().__init__(prior, data)
         exactly = data.exact or options.eta is not None
         self.error = None if exactly else IsotropicError(prior, data)
@@ -86,7 +86,7 @@ def null_space_step(cond: NullSpaceStep, noise: Noise, *, eta: float) -> Step:
     """DDNM's step: x_s = alpha_s x0 + sigma_s (sqrt(1 - eta^2) eps + eta z), eps the network's."""
     sde = cond.sde
 
-    def step(k, x, t, s):
+    def step(k: int, x: Tensor, t: float, s: float) -> tuple[Tensor, Tensor]:
         data, r = cond.measurement_for(x), sde.ratio(s)
         x0_hat = cond.inner.denoise(x, t)
         x0 = cond.correct(data, x0_hat, r)
@@ -98,7 +98,7 @@ def null_space_step(cond: NullSpaceStep, noise: Noise, *, eta: float) -> Step:
 
 
 def ddnm(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: DDNMOptions
 ) -> Tensor:
     """DDNM / DDNM+ (Wang, Yu & Zhang 2023), alg. 1 and 4 without time travel."""
     cond = NullSpaceStep(prior, data, options)
@@ -136,7 +136,7 @@ def _items(value: Any, like: Tensor) -> Any:
 
 METHOD = Method(
     "ddnm",
-    Options,
+    DDNMOptions,
     ddnm,
     Course(None, steps=100),
     conditional=NullSpaceStep,

@@ -20,7 +20,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class DDRMOptions:
     """As of `ddrm`."""
 
     eta: float = 0.85
@@ -32,7 +32,7 @@ class Options:
 
 
 def ddrm(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: DDRMOptions
 ) -> Tensor:
     """DDRM (Kawar, Elad, Ermon & Song 2022), A = U diag(s) V^T, in xbar = V^T x / alpha.
 
@@ -52,7 +52,7 @@ def ddrm(
 class _Step:
     """The three cases of DDRM, for all coefficients at once."""
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, noise: Noise, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, noise: Noise, options: DDRMOptions):
         svd = data.operator.forms.svd
         if svd is None or not data.shared:
             what = "has no singular values (svd)" if svd is None else "is weighted within an item"
@@ -102,7 +102,7 @@ def _weight(v: float, n: Tensor) -> Tensor:
 
 METHOD = Method(
     "ddrm",
-    Options,
+    DDRMOptions,
     ddrm,
     Course(None, steps=100),
     presets={"paper": {"eta": 0.85, "eta_b": 1.0, "steps": 20, "kind": "uniform"}},

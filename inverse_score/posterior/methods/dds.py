@@ -21,7 +21,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class DDSOptions:
     """As of `KrylovStep`; zeta: the share of fresh noise, None tied to the step."""
 
     gamma: float | None = None
@@ -50,7 +50,7 @@ class KrylovStep(Consistent):
 
     eps_of_network = True
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, options: DDSOptions):
         super().__init__(prior, data)
         self.coupling = None
         if options.between_slices is not None:
@@ -84,7 +84,7 @@ class KrylovStep(Consistent):
 
 
 def dds(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: DDSOptions
 ) -> Tensor:
     """Chung, Lee & Ye 2024, alg. 1."""
     cond = KrylovStep(prior, data, options)
@@ -93,7 +93,7 @@ def dds(
 
 METHOD = Method(
     "dds",
-    Options,
+    DDSOptions,
     dds,
     Course(None, steps=50),
     conditional=KrylovStep,

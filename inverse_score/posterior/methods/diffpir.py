@@ -16,7 +16,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class DiffPIROptions:
     """lam as of `ProximalStep`; zeta: the share of fresh noise, None tied to the step."""
 
     lam: float | None = None
@@ -34,7 +34,7 @@ class ProximalStep(Consistent):
     (preset "paper": 7): v = r^2 / lam.
     """
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, options: DiffPIROptions):
         super().__init__(prior, data)
         self.lam = options.lam
         self.error = IsotropicError(prior, data) if self.lam is None else None
@@ -45,7 +45,7 @@ class ProximalStep(Consistent):
 
 
 def diffpir(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: DiffPIROptions
 ) -> Tensor:
     """Zhu et al. 2023, alg. 1."""
     cond = ProximalStep(prior, data, options)
@@ -54,7 +54,7 @@ def diffpir(
 
 METHOD = Method(
     "diffpir",
-    Options,
+    DiffPIROptions,
     diffpir,
     Course(None, steps=100),
     conditional=ProximalStep,

@@ -19,7 +19,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class DPSOptions:
     """weight: the paper's zeta, None the Gaussian likelihood's; variance: of a pixel, in v_t."""
 
     weight: float | None = None
@@ -40,7 +40,7 @@ class PosteriorSampling(ConditionalPrior):
     into x_{i-1} - zeta grad |y - A x0_hat| of its algorithm 1. One vjp a call.
     """
 
-    def __init__(self, prior: Prior, data: Measurement, options: Options):
+    def __init__(self, prior: Prior, data: Measurement, options: DPSOptions):
         super().__init__(prior, data)
         self.weight, self.error = options.weight, None
         if self.weight is None:
@@ -68,7 +68,7 @@ class PosteriorSampling(ConditionalPrior):
 
 METHOD = Method(
     "dps",
-    Options,
+    DPSOptions,
     by_score(PosteriorSampling),
     conditional=PosteriorSampling,
     differentiates=True,

@@ -18,7 +18,7 @@ from ..method import Course, Method, by_score, check_positive
 
 
 @dataclass(frozen=True)
-class Options:
+class JalalOptions:
     """scale: the likelihood's step over the length of the prior's score; None the noise's own."""
 
     scale: float | None = None
@@ -35,7 +35,7 @@ class AnnealedLikelihood(Guided):
     times the length of the prior's score.
     """
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, options: JalalOptions):
         super().__init__(prior, data)
         self.scale = options.scale
 
@@ -53,7 +53,7 @@ class AnnealedLikelihood(Guided):
 
 METHOD = Method(
     "jalal",
-    Options,
+    JalalOptions,
     by_score(AnnealedLikelihood),
     Course("annealed-langevin", steps=100),
     conditional=AnnealedLikelihood,

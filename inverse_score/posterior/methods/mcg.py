@@ -15,7 +15,7 @@ from .replacement import replacement_hook, replacement_weight
 
 
 @dataclass(frozen=True)
-class Options:
+class MCGOptions:
     """weight: as of "dps"; lam: as of "song22"."""
 
     weight: float | None = None
@@ -27,7 +27,7 @@ class Options:
 
 
 def mcg(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: MCGOptions
 ) -> Tensor:
     """MCG (Chung, Sim, Ryu & Ye 2022), alg. 1: the gradient of DPS, then replacement.
 
@@ -35,14 +35,14 @@ def mcg(
     None by the data's noise, preset "paper" 1, which puts y_t on the measured part after every
     step. The data thus enter twice, which no limit makes exact. One vjp a call.
     """
-    cond = dps.PosteriorSampling(prior, data, dps.Options(options.weight))
+    cond = dps.PosteriorSampling(prior, data, dps.DPSOptions(options.weight))
     hook = replacement_hook(prior, data, noise, replacement_weight(data, options.lam))
     return walk.sample(cond, data, noise, hook)
 
 
 METHOD = Method(
     "mcg",
-    Options,
+    MCGOptions,
     mcg,
     Course("pc", steps=100),
     differentiates=True,

@@ -17,7 +17,7 @@ from ..moments import COVARIANCES, SpectrumMatching
 
 
 @dataclass(frozen=True)
-class Options:
+class MomentMatchingOptions:
     """covariance: "jacobian", "spectrum" or "isotropic"; the rest: that covariance's own options,
     None its own default."""
 
@@ -48,12 +48,16 @@ class Options:
 
 def names(said: Mapping[str, Any]) -> list[str]:
     """The options that go with the covariance said: itself, and those of its own."""
-    cls = COVARIANCES.get(said.get("covariance", Options.covariance), SpectrumMatching)
+    cls = COVARIANCES.get(
+        said.get("covariance", MomentMatchingOptions.covariance), SpectrumMatching
+    )
     parameters = inspect.signature(cls).parameters.values()
     return ["covariance", *sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)]
 
 
-def moment_matching(prior: Prior, data: LinearMeasurement, options: Options) -> ConditionalPrior:
+def moment_matching(
+    prior: Prior, data: LinearMeasurement, options: MomentMatchingOptions
+) -> ConditionalPrior:
     """The conditional prior of moment matching, with one of three covariances of x_0 given x_t.
 
     Exact data are taken to have the least noise that the prior knows (`Method.seen`); `solve` then
@@ -63,7 +67,11 @@ def moment_matching(prior: Prior, data: LinearMeasurement, options: Options) -> 
 
 
 def examined(
-    prior: Prior, data: LinearMeasurement, options: Options, seed: int, items: Sequence[int]
+    prior: Prior,
+    data: LinearMeasurement,
+    options: MomentMatchingOptions,
+    seed: int,
+    items: Sequence[int],
 ) -> Examination | None:
     """`examine` for a spectrum, which alone says what an image can be."""
     if options.covariance != "spectrum":
@@ -74,7 +82,7 @@ def examined(
 
 METHOD = Method(
     "moment-matching",
-    Options,
+    MomentMatchingOptions,
     by_score(moment_matching),
     lambda options: Course(**COVARIANCES[options.covariance].walk),
     conditional=moment_matching,

@@ -19,7 +19,7 @@ from ..moments import IsotropicError
 
 
 @dataclass(frozen=True)
-class Options:
+class PiGDMOptions:
     """variance: the prior's pixel variance in v_t; None asks the prior."""
 
     variance: float | None = None
@@ -35,7 +35,7 @@ class PseudoinverseGuidance(ConditionalPrior):
     that of a prior of unit pixel variance. One vjp a call.
     """
 
-    def __init__(self, prior: Prior, data: LinearMeasurement, options: Options):
+    def __init__(self, prior: Prior, data: LinearMeasurement, options: PiGDMOptions):
         super().__init__(prior, data)
         self.error = IsotropicError(prior, data, options.variance)
 
@@ -51,7 +51,7 @@ class PseudoinverseGuidance(ConditionalPrior):
 
 METHOD = Method(
     "pigdm",
-    Options,
+    PiGDMOptions,
     by_score(PseudoinverseGuidance),
     conditional=PseudoinverseGuidance,
     differentiates=True,

@@ -18,7 +18,7 @@ BETAS, EPS = (0.9, 0.99), 1e-8
 
 
 @dataclass(frozen=True)
-class Options:
+class REDDiffOptions:
     """As of `red_diff`."""
 
     lr: float | None = None
@@ -29,7 +29,9 @@ class Options:
         check_positive("weight", self.weight)
 
 
-def red_diff(prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options) -> Tensor:
+def red_diff(
+    prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: REDDiffOptions
+) -> Tensor:
     """RED-diff (Mardani, Song, Kautz & Vahdat 2024), alg. 1: Adam on mu, one step a time.
 
     With x_t = alpha mu + sigma z and m = E[x_0 | x_t], the gradient at each time is
@@ -95,7 +97,7 @@ def _first(
 
 METHOD = Method(
     "red-diff",
-    Options,
+    REDDiffOptions,
     red_diff,
     Course(None, steps=100),
     presets={"paper": {"lr": 0.1, "weight": 0.25, "steps": 1000, "kind": "uniform"}},

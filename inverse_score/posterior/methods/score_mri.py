@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ class ChannelWise(Prior):
     def score(self, x: Tensor, t: Time) -> Tensor:
         return self._each(self.inner.score, x, t)
 
-    def _each(self, function, x: Tensor, t: Time) -> Tensor:
+    def _each(self, function: Callable[[Tensor, Time], Tensor], x: Tensor, t: Time) -> Tensor:
         self.check_event(x)
         if isinstance(t, Tensor) and t.ndim == 1:
             t = t.repeat_interleave(x.shape[1])
@@ -58,7 +59,7 @@ class ChannelWise(Prior):
 
 
 @dataclass(frozen=True)
-class Options:
+class ScoreMRIOptions:
     """As of `score_mri`."""
 
     lam: float | None = None
@@ -70,7 +71,7 @@ class Options:
 
 
 def score_mri(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: ScoreMRIOptions
 ) -> Tensor:
     """Score-MRI (Chung & Ye 2022), alg. 2 to 5: x <- x + lam A^T (alpha y - A x) / |A|^2.
 
@@ -118,7 +119,7 @@ class _Consistency:
 class _Turns:
     """mu of the SENSE step: 1 to 0.2 linearly, once at every `every`-th time; else None."""
 
-    def __init__(self, times, every: int):
+    def __init__(self, times: Sequence[float], every: int):
         chosen = list(times)[every::every]
         count = max(1, len(chosen) - 1)
         self.mu = {float(t): 1 - 0.8 * k / count for k, t in enumerate(chosen)}
@@ -130,7 +131,7 @@ class _Turns:
 
 METHOD = Method(
     "score-mri",
-    Options,
+    ScoreMRIOptions,
     score_mri,
     Course("pc", steps=250),
     presets={

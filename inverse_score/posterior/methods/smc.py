@@ -20,7 +20,7 @@ from ..perturbation import gaussian_draw
 
 
 @dataclass(frozen=True)
-class Options:
+class SMCOptions:
     """As of `smc`."""
 
     num_particles: int = 16
@@ -34,7 +34,7 @@ class Options:
 
 
 def smc(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: SMCOptions
 ) -> Tensor:
     """Twisted diffusion sampler (Wu, Trippe, Naesseth, Blei & Cunningham 2023), moment-matched.
 
@@ -139,7 +139,7 @@ class _Swarm:
 
 METHOD = Method(
     "smc",
-    Options,
+    SMCOptions,
     smc,
     Course(None, steps=50),
     calls=lambda options, steps: steps * options.num_particles,

@@ -14,7 +14,7 @@ from .replacement import replacement_hook, replacement_weight
 
 
 @dataclass(frozen=True)
-class Options:
+class Song22Options:
     """lam: the weight of the replacement; None by the data's noise."""
 
     lam: float | None = None
@@ -24,7 +24,7 @@ class Options:
 
 
 def song22(
-    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: LinearMeasurement, noise: Noise, walk: Walk, options: Song22Options
 ) -> Tensor:
     """Song, Shen, Xing & Ermon 2022, eq. 9: replacement with weight lam.
 
@@ -37,7 +37,7 @@ def song22(
 
 METHOD = Method(
     "song22",
-    Options,
+    Song22Options,
     song22,
     Course("pc", steps=250),
     presets={"paper": {"lam": 1.0, "steps": 1000, "kind": "uniform"}},

@@ -20,7 +20,7 @@ from ..perturbation import conditional_draw
 
 
 @dataclass(frozen=True)
-class Options:
+class SplitGibbsOptions:
     """As of `split_gibbs`."""
 
     rho_start: float | None = None
@@ -36,7 +36,7 @@ class Options:
 
 
 def split_gibbs(
-    prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: Options
+    prior: Prior, data: Measurement, noise: Noise, walk: Walk, options: SplitGibbsOptions
 ) -> Tensor:
     """PnP-DM (Wu, Sun, Chen, Zhang, Yue & Bouman 2024), split Gibbs of Vono et al. 2019.
 
@@ -97,7 +97,7 @@ def _levels(prior: Prior, rho: float, calls: int) -> list[float]:
     return [rho, *(sde.ratio(t) for t in times[1:])]
 
 
-def _ladder(prior: Prior, data: Measurement, walk: Walk, options: Options) -> list[float]:
+def _ladder(prior: Prior, data: Measurement, walk: Walk, options: SplitGibbsOptions) -> list[float]:
     """rho of every sweep."""
     sde, sweeps = prior.sde, len(walk.times)
     rho_start, decay = options.rho_start, options.decay
@@ -120,7 +120,7 @@ def _ladder(prior: Prior, data: Measurement, walk: Walk, options: Options) -> li
 
 METHOD = Method(
     "split-gibbs",
-    Options,
+    SplitGibbsOptions,
     split_gibbs,
     Course(None, steps=100),
     presets={"paper": {"rho_start": 10.0, "decay": 0.9, "rho_end": 0.3, "inner": 100}},
