@@ -48,7 +48,7 @@ def test_a_picture_is_measured_by_simulation_and_the_result_says_so(reconstruct,
         truth = file["reference"][0]
     inside = ellipse((24, 32)) == 1
     assert np.abs(truth[inside] - 1).mean() < 0.15
-    plain = reconstruct(tmp_path / "a.png", "--acc", 4, "--dry-run", out="dry")
+    plain = reconstruct(tmp_path / "a.png", "--acc", 4, "--dry-run", "--noise-std", 0.01, out="dry")
     assert plain.code == 0
     found = json.loads(plain.out)
     assert "no scanner measured it" in found["scans"][0]["notes"]
