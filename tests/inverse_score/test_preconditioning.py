@@ -94,7 +94,7 @@ def mri(coils: int) -> CartesianMRI:
     return CartesianMRI(columns, maps / maps.abs().square().sum(0).sqrt())
 
 
-def half_mask() -> Mask:
+def half_the_pixels() -> Mask:
     draw = torch.rand(1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     return Mask(draw < 0.5)
 
@@ -115,7 +115,7 @@ def test_where_the_data_decide_it_undoes_the_scale_exactly():
 
 @pytest.mark.parametrize(
     ("operator", "closed"),
-    [(half_mask(), True), (mri(1), True), (mri(4), True), (Identity((1, SIZE, SIZE)), False)],
+    [(half_the_pixels(), True), (mri(1), True), (mri(4), True), (Identity((1, SIZE, SIZE)), False)],
     ids=["mask", "mri, 1 coil", "mri, 4 coils", "identity"],
 )
 def test_it_is_symmetric_and_positive_and_needs_fewer_iterations_than_a_diagonal(operator, closed):
@@ -132,9 +132,9 @@ def test_it_is_symmetric_and_positive_and_needs_fewer_iterations_than_a_diagonal
 
 def test_row_norms_are_those_of_the_matrix_up_to_the_smoothing():
     """A mask keeps half the pixels: rows of F N F^T have square 0.5 n^2, diagonal 0.5 n."""
-    data = measured(half_mask())
+    data = measured(half_the_pixels())
     diagonal, rows = normal_in_basis(data, spectrum(1), probes=64)
-    kept, n = float(half_mask().mask.double().mean()), 100.0
+    kept, n = float(half_the_pixels().mask.double().mean()), 100.0
     assert float(diagonal.mean()) == pytest.approx(kept * n, rel=0.03)
     assert float(rows.square().mean()) == pytest.approx(kept * n**2, rel=0.03)
 
@@ -143,9 +143,9 @@ def test_it_is_the_identity_where_nothing_is_measured():
     """c the same at all coefficients: P z = z on pixels that a mask drops, whatever q."""
     flat = {**spectrum(1, local=False).card, "values": [[[3.0] * SIZE**2]] * 2}
     for noise_std in (0.01, 1.0):
-        P = Preconditioner(measured(half_mask(), noise_std), ErrorSpectrum(flat))
+        P = Preconditioner(measured(half_the_pixels(), noise_std), ErrorSpectrum(flat))
         c = P.spectrum.at(1.0, torch.empty(1, 1, SIZE, SIZE).double())
-        z = dct(torch.where(half_mask().mask, 0.0, 1.0).double()[None])
+        z = dct(torch.where(half_the_pixels().mask, 0.0, 1.0).double()[None])
         found = P.at(c, torch.ones(1, 1, 1, 1).double())(z)
         torch.testing.assert_close(found, z, rtol=1e-5, atol=1e-5)
 
@@ -157,7 +157,7 @@ def scattered_mri() -> CartesianMRI:
 
 
 OPERATORS = {
-    "mask": (half_mask(), 1.5),
+    "mask": (half_the_pixels(), 1.5),
     "mri, 1 coil": (mri(1), 1.5),
     "mri, 4 coils": (mri(4), 1.5),
     "mri, 4 coils, a mask that mixes rows": (scattered_mri(), 3.5),
@@ -190,7 +190,7 @@ def test_where_cg_stops_the_residual_tells_the_error(operator, factor):
 
 def test_rho_is_of_the_coefficients_that_measured_and_unmeasured_share():
     """rho = d / (2 + q), q its mean with the weights q / (1 + q)^2 of E."""
-    P = Preconditioner(measured(half_mask()), spectrum(1, local=False))
+    P = Preconditioner(measured(half_the_pixels()), spectrum(1, local=False))
     d, seen = float(P.mean), []
     P.resolvent = lambda rho: seen.append(float(rho)) or (lambda b: b)
     q = torch.full((1, 1, SIZE, SIZE), 1e4).double()
@@ -204,7 +204,7 @@ def test_an_item_has_the_same_preconditioner_whoever_is_beside_it():
     """Also beside one that is fully sampled, whose N the basis does diagonalise."""
     z = torch.randn(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(5)).double()
     S = quiet_half().expand(2, -1, -1, -1)
-    masks = torch.stack([half_mask().mask, torch.ones(1, SIZE, SIZE, dtype=torch.bool)])
+    masks = torch.stack([half_the_pixels().mask, torch.ones(1, SIZE, SIZE, dtype=torch.bool)])
 
     def applied(items: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         A = Mask(masks[items], (1, SIZE, SIZE))
@@ -249,7 +249,7 @@ def test_a_measurement_solves_with_its_operators_resolvent():
 def test_solutions_with_noise_that_differs_or_lines_left_out_know_their_weights():
     """data.solve and data.resolvent against dense matrices, before and after `masked`."""
     g = torch.Generator().manual_seed(6)
-    for A, formula in ((half_mask(), True), (mri(1), True), (mri(4), False)):
+    for A, formula in ((half_the_pixels(), True), (mri(1), True), (mri(4), False)):
         y = torch.zeros(1, *A.out_shape, dtype=torch.complex128 if A.out_complex else torch.float64)
         keep = torch.ones(1, *A.out_shape)
         keep[..., : SIZE // 2] = 0

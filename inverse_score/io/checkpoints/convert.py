@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def _fill(
 
 def _build(name: str, config: dict[str, Any], file: str) -> ScoreNetwork:
     try:
-        return build_network(name, **config)
+        return cast("ScoreNetwork", build_network(name, **config))
     except (TypeError, ValueError) as error:
         raise BadPrior(f"{file}: no such network {name}: {error}") from error
 

@@ -51,7 +51,7 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 def check_decodable(frame: Frame) -> None:
     """BadInput with the line to install where this transfer syntax needs a missing package."""
-    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels import get_decoder  # pyright: ignore[reportPrivateImportUsage]
     from pydicom.uid import UID
 
     if not UID(frame.syntax).is_compressed:
@@ -65,7 +65,7 @@ def check_decodable(frame: Frame) -> None:
 
 
 def _decode(frame: Frame) -> np.ndarray:
-    from pydicom.pixels.utils import pixel_array
+    from pydicom.pixels import pixel_array  # pyright: ignore[reportPrivateImportUsage]
     from pydicom.uid import UID
 
     if not UID(frame.syntax).is_compressed:

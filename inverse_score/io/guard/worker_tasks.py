@@ -52,7 +52,7 @@ def hdf5_attribute(path: str, place: str, name: str) -> str:
 
 def decode_dicom(path: str, index: int) -> np.ndarray:
     """One frame as stored, by whichever decoder is installed."""
-    from pydicom.pixels.utils import pixel_array
+    from pydicom.pixels import pixel_array  # pyright: ignore[reportPrivateImportUsage]
 
     return np.asarray(pixel_array(Path(path), index=index, raw=True))
 
