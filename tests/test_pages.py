@@ -29,7 +29,8 @@ def anchors(page: Path) -> set[str]:
 def broken(page: Path) -> list[str]:
     """Links of a page within the project that lead nowhere."""
     found = []
-    for link in LINK.findall(page.read_text(encoding="utf-8")):
+    prose = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
+    for link in LINK.findall(prose):
         name, _, anchor = link.partition("#")
         target = page if not name else (page.parent / name).resolve()
         inside = not re.match(r"[a-z]+:", link)
@@ -53,7 +54,8 @@ def test_a_link_that_leads_nowhere_is_noticed(tmp_path):
 def test_every_file_that_a_guide_names_is_there(name):
     named = set(FILE.findall((ROOT / name).read_text(encoding="utf-8")))
     assert len(named) > 5
-    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    absent = [p for p in sorted(named) if "NAME" not in p and not (ROOT / p).exists()]
+    assert absent == []
 
 
 def test_api_pages_build_without_a_warning_and_show_formulas_as_written(tmp_path):
