@@ -22,7 +22,7 @@ from .calibration import sampled_centre
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Rounds:
     """rounds of image and maps; variances of the data given the flat image and given a
     reconstruction, in the data's mean power."""
 
@@ -34,13 +34,13 @@ class Schedule:
 # The central lines make a flat image good enough for a start that only details mislead; a second
 # round gains nothing at twelve lines and loses at four. Without them the image has to explain the
 # data from the first.
-CENTRE, NO_CENTRE = Schedule(1, 100.0, 1.0), Schedule(8, 1.0, 0.05)
+CENTRE, NO_CENTRE = Rounds(1, 100.0, 1.0), Rounds(8, 1.0, 0.05)
 # Std of the image's amplitude at f cycles a pixel: 1 / (1 + (f / CORNER)^2); of its imaginary
 # part, the share that smooth maps leave; both relative to the image's root mean square.
 CORNER, IMAGINARY = 0.07, 0.1
 
 
-def schedule(mask: Tensor) -> Schedule:
+def schedule(mask: Tensor) -> Rounds:
     """CENTRE where mask (H, W) has a calibration region, else NO_CENTRE."""
     return NO_CENTRE if sampled_centre(mask) is None else CENTRE
 
@@ -85,7 +85,7 @@ def _of_item(
     fields: SmoothFields,
     noise_std: float,
     maps: Tensor | None,
-    plan: Schedule,
+    plan: Rounds,
 ) -> Tensor:
     """Maps (coils, H, W) of coil images F^H y of one item."""
     power = coil_images.abs().square().mean() / sampling.mask.float().mean()

@@ -125,7 +125,7 @@ def test_an_option_that_does_nothing_exits_two_even_at_its_default(
         ({"method": "dsp"}, "--method must be one of auto, moment-matching"),
         ({"method": "tv", "samples": 2}, "--method tv has one answer, not samples: --samples 1"),
         ({"baseline": "dps"}, "--baseline must be one of zero-filled"),
-        ({"maps": "sense"}, "--maps must be one of auto, espirit, low-resolution; got 'sense'"),
+        ({"maps": "sense"}, "--maps must be one of auto, fitted, espirit, low-resolution"),
         ({"budget": "slow"}, "--budget must be one of fast, accurate; got 'slow'"),
         ({"nan": "skip"}, "--nan must be one of refuse, zero"),
         ({"noise_std": -0.1}, "--noise-std must be at least 0; got -0.1"),

@@ -11,8 +11,8 @@ from inverse_score.testing.half_seen import (
     SIZE,
     excess,
     gaussian_prior,
-    half_mask,
     measurement,
+    seen_half,
 )
 from operators import CartesianMRI, check_adjoint
 from operators.mri.coilwise import CoilwiseMRI, RealImage, root_sum_of_squares
@@ -22,14 +22,14 @@ COLUMNS = torch.tensor([1, 0, 1, 1], dtype=torch.bool)
 
 @pytest.fixture(scope="module")
 def problem():
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A)
     return prior, A, y, prior.posterior(y, A, NOISE)
 
 
 def test_red_diff_ends_about_the_mode_with_too_little_spread():
     """Six problems of 40 samples: a mean of 40, whose spread is 0.65 std, is off by 0.10 std."""
-    prior, A = gaussian_prior(), half_mask()
+    prior, A = gaussian_prior(), seen_half()
     _, y = measurement(prior, A, items=6)
     posterior = prior.posterior(y, A, NOISE)
     x = solve(y, A, prior, noise_std=NOISE, method="red-diff", num_samples=40).samples

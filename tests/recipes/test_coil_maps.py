@@ -106,7 +106,7 @@ def test_odd_sizes_and_one_coil_are_served():
 def test_given_maps_are_taken_to_the_bit_and_refined_on_request():
     scan, true = scan_of(), array_maps("lobes", 6, SHAPE, 2)
     given = mri(PRIOR, scan.mask, true, noise_std=0.01).prepare(scan.kspace)
-    low = low_resolution(scan.kspace, calibration.calibration_region(LINES.expand(SHAPE)))
+    low = low_resolution(scan.kspace, calibration.calibration_lines(LINES.expand(SHAPE)))
     expected = calibration.real_phase(true[None].to(scan.kspace), low)[0]
     assert torch.equal(given.operator.sens_maps, expected)
     wrong = unit_norm(low)[0]

@@ -304,16 +304,3 @@ def test_a_method_with_one_answer_needs_no_number_of_samples():
     recipe = ct(prior, radon, noise_std=0.1)
     assert len(recipe(sinogram, method="tikhonov").samples) == 1
     assert len(recipe(sinogram, steps=3).samples) == 8
-
-
-@pytest.mark.parametrize(("lines", "kind"), [(24, "espirit"), (22, "low-resolution")])
-def test_espirit_makes_the_maps_from_twenty_four_calibration_lines_on(lines, kind):
-    """With fewer its kernel of six by six sees too few patches: measured, it gains nothing."""
-    full = torch.from_numpy(kspace(1, 2, (32, 48))[0])[0]
-    mask = torch.zeros(48)
-    mask[::4] = 1
-    mask[24 - lines // 2 : 24 + lines // 2] = 1
-    mask[[24 - lines // 2 - 1, 24 + lines // 2]] = 0
-    problem = mri(gaussian((2, 4, 4)), mask, noise_std=0.01).prepare(full)
-    assert problem.facts["maps"] == kind
-    assert min(problem.facts["calibration"]) == lines

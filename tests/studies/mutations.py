@@ -55,7 +55,10 @@ MUTATIONS = [
     Mutation(RUN + "verdict.py", "math.sqrt(1 + 1 / n)", "1.0", TRUST, "stored_factor"),
     Mutation(RUN + "plan.py", "self.slices[len(self.slices) // 2]", "self.slices[0]",
              ASSEMBLY, "middle"),
-    Mutation("recipes/mri.py", "ESPIRIT_LINES = 24", "ESPIRIT_LINES = 16", SCANS, "espirit"),
+    Mutation("recipes/coil_maps.py", "Rounds(1, 100.0, 1.0)", "Rounds(0, 100.0, 1.0)",
+             "tests/recipes/test_coil_maps.py"),
+    Mutation("operators/coil_fit.py", "OVER = 1.5", "OVER = 1.0",
+             "tests/recipes/test_coil_maps.py"),
     Mutation("recipes/problem.py", "SAMPLES = 8", "SAMPLES = 4", SCANS, "one_answer"),
     # Plans: what a run is divided into.
     Mutation(RUN + "plan.py", "CHUNK = 4", "CHUNK = 3", ASSEMBLY, "five_samples"),
