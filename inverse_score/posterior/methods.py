@@ -26,7 +26,7 @@ from . import (
 )
 from .conditional import ConditionalPrior, options_error
 from .measurement import Measurement
-from .moments import COVARIANCES
+from .jacobian import COVARIANCES
 
 
 @dataclass(frozen=True)
