@@ -18,6 +18,8 @@ class Reconstruction:
     0 both are |y - A x| / |y|, and misfit_kind is "relative" instead of "chi-square".
     prior_share: (B,), |x - R x|^2 / |x|^2 for the mean x, R = (A^T W A + I / v)^-1 A^T W A, v the
     prior's pixel variance: the share that the data did not determine.
+    misfit_ok: (B,), whether the samples explain the data (posterior.misfit); warnings: what `solve`
+    warned of, in words.
     nfe, vjps: network calls and vector-Jacobian products a sample. method: what ran, in words.
     """
 
@@ -34,6 +36,8 @@ class Reconstruction:
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     streamed: tuple[Tensor, Tensor] | None = None
+    misfit_ok: Tensor | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def mean(self) -> Tensor:

@@ -21,6 +21,7 @@ from .posterior.auto import choose
 from .posterior.covariance import pixel_variance
 from .posterior.measurement import Measurement, measure
 from .posterior.methods import Plan, grid_for
+from .posterior.misfit import judged
 from .prior import Prior
 from .randomness import Noise
 from .reconstruction import Reconstruction
@@ -241,6 +242,7 @@ class _Collector:
         real = {"dtype": data.y.real.dtype, "device": data.y.device}
         self.samples = torch.empty(num_samples, *shape, **real) if keep else None
         self.misfit = torch.empty(num_samples, len(data), **real)
+        self.peak = torch.empty(num_samples, len(data), **real)
         # Sums about each item's first sample do not cancel.
         self.first = torch.zeros(shape, **real)
         self.sums = torch.zeros(2, *shape, dtype=torch.float64)
@@ -249,7 +251,7 @@ class _Collector:
     def add(self, chunk: list[tuple[int, int]], u: Tensor, misfit: Tensor, cost: Counter) -> None:
         x = self.prior.to_data(u)
         for row, (i, s) in enumerate(chunk):
-            self.misfit[s, i] = misfit[row]
+            self.misfit[s, i], self.peak[s, i] = misfit[row], u[row].abs().amax()
             if self.samples is not None:
                 self.samples[s, i] = x[row]
                 continue
@@ -290,7 +292,8 @@ class _Collector:
         u = self.prior.from_data(rec.mean)
         variance = pixel_variance(self.prior, u.shape[1:], u.dtype)
         share = _prior_share(self.data.at(u), rec.mean, variance)
-        return replace(rec, misfit_mean=self.data.misfit(u), prior_share=share)
+        rec = replace(rec, misfit_mean=self.data.misfit(u), prior_share=share)
+        return judged(rec, self.data, self.peak, variance, one_answer=not job.method.samples)
 
 
 def _prior_share(data: Measurement, x: Tensor, variance: float) -> Tensor:

@@ -25,8 +25,8 @@ from . import (
     split_gibbs,
 )
 from .conditional import ConditionalPrior, options_error
-from .measurement import Measurement
 from .jacobian import COVARIANCES
+from .measurement import Measurement
 
 
 @dataclass(frozen=True)
