@@ -9,6 +9,7 @@ v_t I, stands in elsewhere. What this gives is symmetric and positive semidefini
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -30,6 +31,10 @@ Map = Callable[[Tensor], Tensor]
 _NEW = 1e-5
 # An eigenvalue above minus this share of the largest is rounding; networks' errors are percents.
 _ROUNDING = 1e-4
+# Standard deviations that data do not lie off.
+_FAR = 5.0
+# So many products that do not shrink what is left by so much are the last.
+_IDLE, _GAIN = 3, 0.8
 
 
 class JacobianMatching(ConditionalPrior):
@@ -82,20 +87,28 @@ def matched(
     (I + B C_0 B^T)^-1 of the residual. For a symmetric positive C these are preconditioned
     conjugate gradients (Hestenes & Stiefel 1952) with all directions kept, and exact. An item
     stops for itself, so that its result does not depend on the batch: where the step that C_0 would
-    still make is below rms (B,) or a float posterior standard deviations, and at the first negative
-    variance, beyond which the network's C is its errors: more products then change nothing
-    (tests/studies/trained_toys.py).
+    still make is below rms (B,) or a float posterior standard deviations; at the first negative
+    variance or after three products that do not shrink that step, beyond which the network's C is
+    its errors. Of its iterates, C_0's own answer the first, an item gets the one that leaves C_0
+    least to do.
     """
     asked = _Asked(data, covariance, r)
-    for _ in range(most):
-        new = asked.outside(asked.left)
-        b = data.white_adjoint(new)
+    answer, least = asked.step, r.real.new_full((len(r),), math.inf)
+    idle = torch.zeros(len(r), dtype=torch.int64, device=r.device)
+    for k in range(most + 1):
+        b = data.white_adjoint(asked.left)
         e = solve(b)
-        active = asked.positive & (inner(b, e) > torch.as_tensor(rms).to(b) ** 2 * b[0].numel())
-        if not bool(active.any()):
+        size = inner(b, e)
+        better = size < least
+        idle = torch.where(size < _GAIN * least, 0, idle + 1)
+        answer = torch.where(per_item(better, e) > 0, asked.step + e, answer)
+        least = torch.where(better, size, least)
+        enough = torch.as_tensor(rms).to(b) ** 2 * b[0].numel()
+        active = asked.positive & (size > enough) & (idle < _IDLE)
+        if k == most or not bool(active.any()):
             break
-        asked.ask(new - data.white(e), active)
-    return asked.step + solve(data.white_adjoint(asked.left))
+        asked.ask(asked.left - data.white(e), active)
+    return answer
 
 
 class _Asked:
@@ -103,7 +116,9 @@ class _Asked:
 
     T = (V^T K V + its transpose) / 2 is V^T (K + K^T) V / 2, so that the products with C^T that a
     vjp gives do for the symmetric part too. Eigenvectors of T with a negative variance get nothing
-    from C, and set `positive` to False. step = C B^T V a with a = (I + T_+)^-1 V^T r; left = r - (I + K) V a.
+    from C, and set `positive` to False. A variance so small that r lies over five standard
+    deviations out, r_u^2 > 25 (1 + T_u), is raised to what r shows: networks know a small variance
+    beside a large one least. step = C B^T V a with a = (I + T_+)^-1 V^T r, left = r - (I + K) V a.
     """
 
     def __init__(self, data: Measurement, covariance: Map, r: Tensor):
@@ -143,9 +158,10 @@ class _Asked:
         values, vectors = torch.linalg.eigh((K + K.mT).cpu().double() / 2)
         negative = values[:, 0] < -_ROUNDING * values.abs().amax(1)
         self.positive = self.positive & ~negative.to(self.positive.device)
-        weight = torch.where(values > 0, 1 / (1 + values), 0.0)[..., None]
-        a = vectors @ (weight * (vectors.mT @ told.cpu().double()[..., None]))
-        return a[..., 0].to(told)
+        told = (vectors.mT @ told.cpu().double()[..., None])[..., 0]
+        variance = torch.maximum(1 + values, told.square() / _FAR**2)
+        a = vectors @ torch.where(values > 0, told / variance, 0.0)[..., None]
+        return a[..., 0].to(self.a)
 
 
 def _combined(parts: list[Tensor], a: Tensor) -> Tensor:
