@@ -38,7 +38,7 @@ def reconstruct(
     samples: int = typer.Option(8, help="Posterior samples a slice."),
     method: str = typer.Option("auto", help="Method of `solve`."),
     steps: int | None = typer.Option(None, help="Steps of the sampler."),
-    budget: str | None = typer.Option(None, help="fast or accurate; default: fast on a CPU."),
+    budget: str | None = typer.Option(None, help="fast (default) or accurate."),
     baseline: str = typer.Option("tikhonov", help="Compared with: tikhonov, tv, wavelet, none."),
     noise_std: float | None = typer.Option(None, help="Noise per real and imaginary part."),
     withheld: bool = typer.Option(False, help="Check the prior on a tenth of the measured lines, "
