@@ -267,6 +267,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _lines_of(summary: dict[str, Any], out: Path) -> list[str]:
     """Results in words: where they are, how they score, and what to know about them."""
+    from .trust import misfit_lines
+
     lines = []
     for scan in summary["scans"]:
         lines += [f"{scan['name']}: {out / path}" for path in scan["outputs"].values()]
@@ -276,6 +278,7 @@ def _lines_of(summary: dict[str, Any], out: Path) -> list[str]:
             )
         told = ("simulated", "fit", "withheld", "calibration")
         lines += [f"  {scan['attributes'][key]}" for key in told if key in scan["attributes"]]
+        lines += misfit_lines(scan["slices"])
     return lines
 
 
