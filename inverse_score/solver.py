@@ -293,7 +293,7 @@ class _Collector:
         variance = pixel_variance(self.prior, u.shape[1:], u.dtype)
         share = _prior_share(self.data.at(u), rec.mean, variance)
         rec = replace(rec, misfit_mean=self.data.misfit(u), prior_share=share)
-        return judged(rec, self.data, self.peak, variance, one_answer=not job.method.samples)
+        return judged(rec, self.data, self.peak, variance, one_answer=job.method.deterministic)
 
 
 def _prior_share(data: Measurement, x: Tensor, variance: float) -> Tensor:

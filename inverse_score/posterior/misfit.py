@@ -42,15 +42,22 @@ def misfit_bounds(data: Measurement) -> tuple[Tensor, Tensor]:
 
 
 def judged(
-    rec: Reconstruction, data: Measurement, peak: Tensor, variance: float, *, one_answer: bool
+    rec: Reconstruction,
+    data: Measurement,
+    peak: Tensor,
+    variance: float,
+    *,
+    one_answer: bool,
+    quiet: bool,
 ) -> Reconstruction:
     """rec with its verdict, after a warning for items whose misfit or values nobody expects.
 
-    peak: (num_samples, B), the largest |u| of each sample; variance: the prior's, of a pixel.
+    peak: (num_samples, B), the largest |u| of each sample; variance: the prior's, of a pixel. A
+    classical answer weighs its data in its own way and is nobody's sample: a verdict, no warning.
     """
     ok = explained(data, rec.misfit, one_answer=one_answer)
     told = complaints(data, rec.misfit, ok, peak, largest_value(data, variance))
-    for text in told:
+    for text in () if one_answer else told:
         warnings.warn(text, stacklevel=4)
     return replace(rec, misfit_ok=ok, warnings=told)
 
