@@ -24,7 +24,8 @@ from ..sde import Time
 from .conditional import ConditionalPrior, denoise_with_vjp
 from .covariance import ratio_of, spectrum_of
 from .measurement import Measurement
-from .moments import IsotropicMatching, SpectrumMatching, churned
+from .moments import IsotropicError, IsotropicMatching, SpectrumMatching, churned
+from .perturbation import gaussian_rest
 
 Map = Callable[[Tensor], Tensor]
 # A direction of which less than this is new says nothing new.
@@ -56,6 +57,8 @@ class JacobianMatching(ConditionalPrior):
         self.base: Any = IsotropicMatching(prior, data)
         if fits:
             self.base = SpectrumMatching(prior, data, spectrum=spectrum, tol=tol)
+            # Whether the operator is right is asked of the spectrum's own walk only.
+            self.base.checked = True
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma, ratio = ratio_of(self, t, x)
@@ -74,8 +77,9 @@ class JacobianMatching(ConditionalPrior):
         return self.tol * (1 + torch.as_tensor(ratio).to(variance) ** 2 / variance).sqrt()
 
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
-        """N(0, (A^T W A + C_0^-1)^-1): J has no cheap root; C is nearly C_0 where a grid ends."""
-        return self.base.rest(x, t, noise)
+        """N(0, (A^T W A + I / v)^-1): J has no cheap root; C is nearly v I where a grid ends."""
+        variance = IsotropicError(self.inner, self.data)(self.sde.ratio(t))  # type: ignore[arg-type]
+        return gaussian_rest(self.measurement_for(x), x, variance, noise)
 
 
 def matched(

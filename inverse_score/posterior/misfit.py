@@ -42,13 +42,7 @@ def misfit_bounds(data: Measurement) -> tuple[Tensor, Tensor]:
 
 
 def judged(
-    rec: Reconstruction,
-    data: Measurement,
-    peak: Tensor,
-    variance: float,
-    *,
-    one_answer: bool,
-    quiet: bool,
+    rec: Reconstruction, data: Measurement, peak: Tensor, variance: float, *, one_answer: bool
 ) -> Reconstruction:
     """rec with its verdict, after a warning for items whose misfit or values nobody expects.
 
