@@ -7,9 +7,10 @@ import torch
 
 from inverse_score import load_prior, solve
 from inverse_score.posterior.conditional import denoise_with_vjp
-from inverse_score.posterior.jacobian import matched
+from inverse_score.posterior.jacobian import JacobianMatching, matched
 from inverse_score.posterior.measurement import Measurement
-from operators import Mask
+from inverse_score.randomness import Noise
+from operators import Identity, Mask, vstack
 from recipes.benchmarks.posterior_problems import Problem
 
 PRIOR = Path(__file__).parents[1] / "studies" / "nonstationary.safetensors"
@@ -51,6 +52,27 @@ def test_the_network_is_one_on_which_the_jacobian_is_not_a_covariance(problem):
     J = vjp(torch.eye(64).reshape(64, 1, 8, 8)).flatten(1)
     assert (J - J.T).norm() / (J + J.T).norm() > 0.05
     assert (torch.linalg.eigvalsh((J + J.T) / 2) < 0).sum() > 5
+
+
+@pytest.mark.parametrize("operator", ["inpainting", "radon"])
+@pytest.mark.parametrize("r", [0.02, 0.3, 5.0])
+def test_on_a_closed_form_the_step_is_the_exact_one_in_posterior_standard_deviations(operator, r):
+    """Where the error spectrum is off by far, and C asks for most of the 40 products."""
+    problem = Problem(operator, "nonstationary", 0.01)
+    prior, t = problem.prior, problem.prior.sde.time(r)
+    # In float64, with noise and data that belong to one image.
+    x0 = prior.sample(4, seed=2)
+    A = problem.operator
+    y = A(x0) + 0.01 * Noise(1, range(4))(A(x0), 0) * (A(x0) != 0)
+    alpha = prior.sde.alpha(t)
+    x = alpha * (x0 + r * Noise(2, range(4))(x0, 0))
+    found = JacobianMatching(prior, Measurement(A, y, 0.01)).denoise(x, t)
+    both = vstack([A, Identity(A.in_shape)])
+    noise = torch.cat([torch.full(A.out_shape, 0.01).flatten(), torch.full((64,), r)])
+    exact = prior.posterior(torch.cat([y.flatten(1), (x / alpha).flatten(1)], 1), both, noise)
+    shift = (found.flatten(1) - exact.mean.flatten(1))[..., None]
+    error = (shift.mT @ torch.linalg.solve(exact.cov, shift) / 64).sqrt()
+    assert error.max() < 0.02 * (1 + r**2 / 0.03) ** 0.5
 
 
 def _measurement(rows, noise_std=0.1):
