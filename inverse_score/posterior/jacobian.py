@@ -32,8 +32,8 @@ Map = Callable[[Tensor], Tensor]
 _NEW = 1e-5
 # An eigenvalue above minus this share of the largest is rounding; networks' errors are percents.
 _ROUNDING = 1e-4
-# Standard deviations that data do not lie off.
-_FAR = 5.0
+# Standard deviations that data do not lie off: real images have up to ten, spurious variances 100.
+_FAR = 15.0
 # So many products that do not shrink what is left by so much are the last, where K - K^T shows
 # that C is no covariance. Closed forms differ from symmetric by 1e-7, networks by .05 to .3.
 _IDLE, _GAIN, _SYMMETRIC = 3, 0.8, 1e-3
@@ -121,8 +121,8 @@ class _Asked:
 
     T = (V^T K V + its transpose) / 2 is V^T (K + K^T) V / 2, so that the products with C^T that a
     vjp gives do for the symmetric part too. Eigenvectors of T with a negative variance get nothing
-    from C, and set `positive` to False. A variance so small that r lies over five standard
-    deviations out, r_u^2 > 25 (1 + T_u), is raised to what r shows: networks know a small variance
+    from C, and set `positive` to False. A variance so small that r lies over fifteen standard
+    deviations out, r_u^2 > 225 (1 + T_u), is raised to what r shows: networks know a small variance
     beside a large one least. step = C B^T V a with a = (I + T_+)^-1 V^T r, left = r - (I + K) V a.
     """
 
