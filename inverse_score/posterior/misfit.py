@@ -1,12 +1,11 @@
 """Does a result explain its data? The rule by which `solve` warns, any method, any budget.
 
 A posterior sample and the truth are exchangeable, so |y - A x|_W^2 of a sample is a chi-square
-variable of the m numbers measured. It leaves m + 2 sqrt(m t) + 2 t with a probability below
-exp(-t), and likewise m - 2 sqrt(m t) (Laurent & Massart 2000, lemma 1); t = 12.5 is four in a
-million: a misfit beyond 1 + 5 sqrt(2 / m) + 25 / m or below 1 - 5 sqrt(2 / m). Priors and methods
-are approximate, and a scan's many numbers would show every percent of it, so what lies within half
-and one and a half passes: samples of trained priors have .9 to 1.4 when all is well, and failed
-walks 3 to 1e4. A method that gives one answer fits the noise, rightly: only the upper end holds.
+variable of the m numbers measured. It exceeds m + 2 sqrt(m t) + 2 t with a probability below
+exp(-t) (Laurent & Massart 2000, lemma 1); t = 12.5 is four in a million: a misfit beyond
+1 + 5 sqrt(2 / m) + 25 / m. Priors and methods are approximate, and a scan's many numbers would show
+every percent of it, so one and a half passes: samples of trained priors have .9 to 1.4 when all is
+well, and failed walks 3 to 1e4. A small misfit is no alarm: it is data cleaner than noise_std says.
 Exact data are to be met within 2 % of |y|.
 """
 
@@ -23,22 +22,20 @@ from ..reconstruction import Reconstruction
 from .measurement import Measurement
 
 _UNLIKELY = 12.5
-_NEAR = (0.5, 1.5)
+_NEAR = 1.5
 _EXACT = 0.02
 _GARBAGE = 3.0
 # In units of the largest of 1, the prior's standard deviation and the data's own values.
 _HUGE = 100.0
 
 
-def misfit_bounds(data: Measurement) -> tuple[Tensor, Tensor]:
-    """The least and the largest misfit of each item's samples, (B,), that need no explanation."""
+def largest_misfit(data: Measurement) -> Tensor:
+    """The largest misfit of each item's samples, (B,), that needs no explanation."""
     count = torch.as_tensor(data.operator.num_measured, dtype=torch.float64)
     count = count.cpu().expand(len(data)).clamp_min(1.0)
     if data.exact:
-        return torch.zeros_like(count), torch.full_like(count, _EXACT)
-    spread = 2 * (_UNLIKELY / count).sqrt()
-    least = (1 - spread).clamp(0.0, _NEAR[0])
-    return least, (1 + spread + 2 * _UNLIKELY / count).clamp_min(_NEAR[1])
+        return torch.full_like(count, _EXACT)
+    return (1 + 2 * (_UNLIKELY / count).sqrt() + 2 * _UNLIKELY / count).clamp_min(_NEAR)
 
 
 def judged(
@@ -49,23 +46,21 @@ def judged(
     peak: (num_samples, B), the largest |u| of each sample; variance: the prior's, of a pixel. A
     classical answer weighs its data in its own way and is nobody's sample: a verdict, no warning.
     """
-    ok = explained(data, rec.misfit, one_answer=one_answer)
+    ok = explained(data, rec.misfit)
     told = complaints(data, rec.misfit, ok, peak, largest_value(data, variance))
     for text in () if one_answer else told:
         warnings.warn(text, stacklevel=4)
     return replace(rec, misfit_ok=ok, warnings=told)
 
 
-def explained(data: Measurement, misfit: Tensor, *, one_answer: bool = False) -> Tensor:
-    """(B,) bool: whether the mean of an item's misfits, (num_samples, B), lies within the bounds.
+def explained(data: Measurement, misfit: Tensor) -> Tensor:
+    """(B,) bool: whether the mean of an item's misfits, (num_samples, B), is small enough.
 
-    And none of them beyond three times the upper: one sample of many may be garbage. What is not a
-    number lies without.
+    And none of them three times too large: one sample of many may be garbage. What is not a number
+    is too large.
     """
-    least, most = misfit_bounds(data)
-    misfit = misfit.detach().cpu().double()
-    mean = misfit.mean(0)
-    return (mean <= most) & ((mean >= least) | one_answer) & (misfit <= _GARBAGE * most).all(0)
+    most, misfit = largest_misfit(data), misfit.detach().cpu().double()
+    return (misfit.mean(0) <= most) & (misfit <= _GARBAGE * most).all(0)
 
 
 def largest_value(data: Measurement, variance: float) -> Tensor:
@@ -86,11 +81,11 @@ def complaints(
     """
     found = []
     if not bool(ok.all()):
-        least, most = misfit_bounds(data)
+        most = largest_misfit(data)
         bad, values = (~ok).nonzero().flatten().tolist(), misfit[:, ~ok].detach().cpu()
         found.append(
             f"{_items(bad)}: misfit {float(values.min()):.3g} to {float(values.max()):.3g} where "
-            f"{float(least[bad[0]]):.2g} to {float(most[bad[0]]):.3g} is expected: "
+            f"{float(most[bad[0]]):.3g} is the most that noise and chance give: "
             "no posterior samples; use more steps or another method, or check noise_std, the "
             "operator and the prior"
         )
