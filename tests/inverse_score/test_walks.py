@@ -19,9 +19,9 @@ def test_more_than_the_reverse_noise_is_nearer_the_posterior_where_the_prior_is_
 
 def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options():
     method = METHODS["moment-matching"]
-    assert method.walk({}) == ("dpm++2m", {})
-    for covariance, eta in (("spectrum", 1.5), ("isotropic", 2.0)):
+    assert method.walk({}) == method.walk({"covariance": "jacobian"})
+    for covariance, eta in (("jacobian", 1.5), ("spectrum", 1.5), ("isotropic", 2.0)):
         expected = ("dpm++2m-sde", {"eta": eta, "balanced": True})
         assert method.walk({"covariance": covariance}) == expected
     assert method.walk({"covariance": "spectrum"}, "heun") == ("heun", {})
-    assert method.walk({"covariance": "jacobian"}, "dpm++2m-sde") == ("dpm++2m-sde", {})
+    assert method.walk({"covariance": "jacobian"}, "dpm++2m") == ("dpm++2m", {})
