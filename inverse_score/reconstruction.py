@@ -26,6 +26,8 @@ class Reconstruction:
     0 both are |y - A x| / |y|, and misfit_kind is "relative" instead of "chi-square".
     prior_share: (B,), |x - R x|^2 / |x|^2 for the mean x, R = (A^T W A + I / v)^-1 A^T W A, v the
     prior's pixel variance: the share that the data did not determine.
+    misfit_ok: (B,), whether the samples explain the data (posterior.misfit); warnings: what `solve`
+    warned of, in words.
     nfe, vjps: network calls and vector-Jacobian products a sample. method: what ran, in words.
     examination: of the operator and its noise, where the method asks for it; its calls are apart.
     """
@@ -44,6 +46,8 @@ class Reconstruction:
     settings: dict[str, Any] = field(default_factory=dict)
     streamed: tuple[Tensor, Tensor] | None = None
     examination: Examination | None = None
+    misfit_ok: Tensor | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def mean(self) -> Tensor:
@@ -71,6 +75,7 @@ class Collector:
         event = data.like()
         self.samples = event.new_empty(num_samples, *event.shape) if keep else None
         self.misfit = event.new_empty(num_samples, len(data))
+        self.peak = torch.empty_like(self.misfit)
         # Sums about each item's first sample do not cancel.
         self.first = torch.zeros_like(event)
         self.sums = torch.zeros(2, *event.shape, dtype=torch.float64)
@@ -80,7 +85,7 @@ class Collector:
         """Rows (item, sample) of u and their misfits."""
         x = self.prior.to_data(u)
         for row, (i, s) in enumerate(chunk):
-            self.misfit[s, i] = misfit[row]
+            self.misfit[s, i], self.peak[s, i] = misfit[row], u[row].abs().amax()
             if self.samples is not None:
                 self.samples[s, i] = x[row]
                 continue
@@ -96,7 +101,7 @@ class Collector:
         streamed = None if self.samples is not None else self._streamed()
         mean = self.samples.mean(0) if streamed is None else streamed[0]  # type: ignore[union-attr]
         u = self.prior.from_data(mean)
-        variance = pixel_variance(self.prior, u.shape[1:], u.dtype)
+        variance = self.variance = pixel_variance(self.prior, u.shape[1:], u.dtype)
         rows = sum(cost[0] for cost in self.costs)
         nfe, vjps = (math.ceil(sum(c[0] * c[k] for c in self.costs) / rows) for k in (1, 2))
         return Reconstruction(

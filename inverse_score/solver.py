@@ -19,6 +19,7 @@ from operators.linear import LinearOperator
 from .errors import Diverged, NotFinite
 from .posterior.examination import Examination
 from .posterior.measurement import LinearMeasurement, Measurement
+from .posterior.misfit import judged
 from .posterior.resolve import Job, resolve
 from .posterior.units import measure
 from .prior import Prior
@@ -92,12 +93,15 @@ def solve(
         part = data.rows(index)
         u, cost = _run_chunk(prior, part, seen.rows(index), job, noise, ticker)
         collector.add(chunk, u, part.misfit(u), cost)
-    return collector.finish(
+    rec = collector.finish(
         seconds=time.perf_counter() - began,
         method=str(job),
         seed=seed,
         settings=job.settings,
         examination=examination,
+    )
+    return judged(
+        rec, data, collector.peak, collector.variance, one_answer=job.method.deterministic
     )
 
 

@@ -141,6 +141,8 @@ def _of_pictures(summary: dict[str, Any]) -> list[str]:
 
 def _of_scans(summary: dict[str, Any], out: Path) -> list[str]:
     """Results in words: where they are, how they score, and what to know about them."""
+    from recipes.run.verdict import misfit_lines
+
     lines = []
     for scan in summary["scans"]:
         lines += [f"{scan['name']}: {out / path}" for path in scan["outputs"].values()]
@@ -150,6 +152,7 @@ def _of_scans(summary: dict[str, Any], out: Path) -> list[str]:
             )
         told = ("simulated", "fit", "withheld", "calibration")
         lines += [f"  {scan['attributes'][key]}" for key in told if key in scan["attributes"]]
+        lines += misfit_lines(scan["slices"])
     return lines
 
 

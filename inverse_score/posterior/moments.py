@@ -21,18 +21,17 @@ from operators.linalg import conjugate_gradient, inner, per_item
 from ..prior import Prior
 from ..randomness import OTHER, Noise
 from ..sde import Time
-from .conditional import ConditionalPrior, denoise_with_vjp
+from .conditional import ConditionalPrior
 from .covariance import (
     ErrorSpectrum,
     gaussian_error,
     image_shape,
     pixel_variance,
-    ratio_of,
     spectrum_of,
 )
 from .measurement import LinearMeasurement, Measurement
 from .perturbation import gaussian_rest, unit_noise
-from .preconditioning import Preconditioner, mean_square
+from .preconditioning import Map, Preconditioner, mean_square
 
 # The most by which data may inflate a prior's error spectrum.
 LARGEST = 10.0
@@ -46,41 +45,6 @@ def churned(eta: float) -> dict[str, Any]:
     is, the more is right; where C is right, longer steps lose by it (posteriors.md).
     """
     return {"sampler": "dpm++2m-sde", "sampler_options": {"eta": eta, "balanced": True}}
-
-
-class JacobianMatching(ConditionalPrior):
-    """C = (sigma^2 / alpha) J, J = d x0_hat / d x_t: exact up to the network's own error.
-
-    Solves (I + B C B^T) w = W^(1/2) (y - A x0_hat), B = W^(1/2) A, by CG item by item, then
-    x0_hat + C B^T w. Each iteration costs one vector-Jacobian product, and one more at the end.
-    tol: relative residual at which an item stops.
-    """
-
-    walk: ClassVar[dict[str, Any]] = {"sampler": "dpm++2m"}
-
-    def __init__(self, prior: Prior, data: Measurement, *, tol: float = 1e-3, max_iter: int = 50):
-        super().__init__(prior, data)
-        self.tol, self.max_iter = tol, max_iter
-
-    def denoise(self, x: Tensor, t: Time) -> Tensor:
-        data = self.measurement_for(x)
-        alpha, sigma, _ = ratio_of(self, t, x)
-        x0_hat, vjp = denoise_with_vjp(self.inner, x, t)
-
-        def covariance(v: Tensor) -> Tensor:
-            return sigma**2 / alpha * vjp(v)
-
-        def matrix(w: Tensor) -> Tensor:
-            return w + data.white(covariance(data.white_adjoint(w)))
-
-        r = data.weights.sqrt() * data.residual(x0_hat)
-        w, _ = conjugate_gradient(matrix, r, tol=self.tol, max_iter=self.max_iter)
-        return x0_hat + covariance(data.white_adjoint(w))
-
-    def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
-        """N(0, (A^T W A + I / v)^-1): J has no cheap root; C is nearly v I where a grid ends."""
-        variance = IsotropicError(self.inner, self.data)(self.sde.ratio(t))
-        return gaussian_rest(self.measurement_for(x), x, variance, noise)
 
 
 class SpectrumMatching(ConditionalPrior):
@@ -121,15 +85,22 @@ class SpectrumMatching(ConditionalPrior):
         self.variance = self.spectrum.mean_square(math.inf, data.like(1))
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
         x0_hat = self.inner.denoise(x, t)
-        c, S = F.at(ratio, x), F.scale(x0_hat, ratio)
-        residual = data.residual(x0_hat)
+        residual = self.measurement_for(x).residual(x0_hat)
+        data, solve = self.about(x0_hat, residual, self.sde.ratio(t))
+        return x0_hat + solve(data.backproject(residual))
+
+    def about(
+        self, x0_hat: Tensor, residual: Tensor, ratio: Any
+    ) -> tuple[LinearMeasurement, Map]:
+        """The data, and b -> (A^T W A + C^-1)^-1 b with the C that explains y - A x0_hat."""
+        data, F = self.measurement_for(x0_hat), self.spectrum
+        c, S = F.at(ratio, x0_hat), F.scale(x0_hat, ratio)
         square = mean_square(S)
         c, S = inflated(c, S, self.inflation(data, residual, c, square.flatten()))
-        told = c.sqrt() * F.forward(S * data.backproject(residual))
         scale = (1 + torch.as_tensor(ratio).to(self.variance) ** 2 / self.variance).sqrt()
-        return x0_hat + self.solve(data, c, S, told, self.tol * scale)
+        root, rms = c.sqrt(), self.tol * scale
+        return data, lambda b: self.solve(data, c, S, root * F.forward(S * b), rms)
 
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """N(0, (A^T W A + C^-1)^-1) from a perturbed right-hand side (Papandreou & Yuille 2010)."""
@@ -206,9 +177,15 @@ class IsotropicMatching(ConditionalPrior):
         self.error = IsotropicError(prior, data, variance)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
-        data = self.measurement_for(x)
         x0_hat = self.inner.denoise(x, t)
-        return x0_hat + data.solve(data.gradient(x0_hat), 1 / self.error(self.sde.ratio(t)))
+        residual = self.measurement_for(x).residual(x0_hat)
+        data, solve = self.about(x0_hat, residual, self.sde.ratio(t))
+        return x0_hat + solve(data.backproject(residual))
+
+    def about(self, x0_hat: Tensor, residual: Tensor, ratio: Any) -> tuple[LinearMeasurement, Map]:
+        """The data, and b -> (A^T W A + I / v_t)^-1 b."""
+        data, rho = self.measurement_for(x0_hat), 1 / self.error(ratio)
+        return data, lambda b: data.solve(b, rho)
 
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """N(0, (A^T W A + I / v_t)^-1)."""
@@ -235,10 +212,3 @@ class IsotropicError:
             return gaussian_error(self.variance, ratio)
         value = self.spectrum.mean_square(ratio, self.like)
         return value.to(ratio) if isinstance(ratio, Tensor) else float(value)
-
-
-COVARIANCES = {
-    "jacobian": JacobianMatching,
-    "spectrum": SpectrumMatching,
-    "isotropic": IsotropicMatching,
-}

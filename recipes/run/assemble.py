@@ -69,6 +69,7 @@ def _joined(plan: Plan, folder: RunFolder, scan: int, k: int, units: list[Unit])
         "status": "ok",
         "misfit": [m for _, f in loaded for m in f["misfit"]],
         "nfe": max(f["nfe"] for _, f in loaded),
+        "warnings": [text for _, f in loaded for text in f.get("warnings", [])],
     }
     facts.pop("run", None)
     kept = samples if plan.request.keep_samples else None

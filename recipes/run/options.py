@@ -135,7 +135,7 @@ class SamplingOptions:
     steps: int | None = option(None, "Steps of the sampler.", result=True)
     budget: str | None = option(
         None,
-        "fast or accurate; default: fast on a CPU.",
+        "fast (default) or accurate.",
         only=(*SCANS, *PICTURES),
         first=True,
     )

@@ -100,6 +100,7 @@ def described(
         "nfe": rec.nfe,
         "vjps": rec.vjps,
         "method": rec.method,
+        "warnings": list(rec.warnings),
     }
     if unit.chunk == 0:
         arrays["zero_filled"] = _numpy(recipe.picture(problem.first_look[0]))

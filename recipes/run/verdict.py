@@ -116,6 +116,15 @@ def fit_attributes(plan: Plan, scan: int, folder: RunFolder) -> dict[str, Any]:
     return found
 
 
+def misfit_lines(slices: list[dict[str, Any]]) -> list[str]:
+    """What `solve` warned of, a line a slice: samples that do not explain their data."""
+    return [
+        f"  slice {entry['slice']}: {text.removeprefix('item 0: ')}"
+        for entry in slices
+        for text in dict.fromkeys(entry.get("warnings", []))
+    ]
+
+
 def fit_facts(problem: Problem, rec: Reconstruction, prior: Prior) -> dict[str, Any]:
     """Denoising error of a sample over that in the prior's card, at its worst level.
 

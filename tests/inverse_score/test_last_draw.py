@@ -6,8 +6,8 @@ import torch
 from inverse_score import solve
 from inverse_score.gaussian import GaussianPrior
 from inverse_score.posterior import error_spectrum
+from inverse_score.posterior.jacobian import COVARIANCES
 from inverse_score.posterior.measurement import LinearMeasurement
-from inverse_score.posterior.moments import COVARIANCES
 from inverse_score.randomness import Noise
 from inverse_score.sde import VPSDE
 from operators import Mask

@@ -24,9 +24,9 @@ def test_a_walk_follows_the_covariance_and_another_sampler_has_its_own_options()
         course = resolve(prior, A, exact=False, method="moment-matching", **said).course
         return course.sampler, course.sampler_options
 
-    assert walk() == ("dpm++2m", {})
-    for covariance, eta in (("spectrum", 1.5), ("isotropic", 2.0)):
+    assert walk() == walk(covariance="jacobian")
+    for covariance, eta in (("jacobian", 1.5), ("spectrum", 1.5), ("isotropic", 2.0)):
         expected = ("dpm++2m-sde", {"eta": eta, "balanced": True})
         assert walk(covariance=covariance) == expected
     assert walk(covariance="spectrum", sampler="heun") == ("heun", {})
-    assert walk(covariance="jacobian", sampler="dpm++2m-sde") == ("dpm++2m-sde", {})
+    assert walk(covariance="jacobian", sampler="dpm++2m") == ("dpm++2m", {})

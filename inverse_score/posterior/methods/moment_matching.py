@@ -11,9 +11,10 @@ from ...prior import Prior
 from ..conditional import ConditionalPrior
 from ..covariance import ErrorSpectrum
 from ..examination import Examination, examine
+from ..jacobian import COVARIANCES
 from ..measurement import LinearMeasurement
 from ..method import Course, Method, by_score
-from ..moments import COVARIANCES, SpectrumMatching
+from ..moments import SpectrumMatching
 
 
 @dataclass(frozen=True)
