@@ -41,6 +41,10 @@ class OutOfResources(RuntimeError):
     exit_code = 6
 
 
+class MisfitWarning(UserWarning):
+    """Samples that do not explain their data, or hold values that no image has."""
+
+
 class NotFinite(ValueError):
     """A state of a sampler that holds infinite numbers or none at all."""
 

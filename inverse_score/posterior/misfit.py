@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..errors import MisfitWarning
 from ..reconstruction import Reconstruction
 from .measurement import LinearMeasurement, Measurement
 
@@ -49,7 +50,7 @@ def judged(
     ok = explained(data, rec.misfit)
     told = complaints(data, rec.misfit, ok, peak, largest_value(data, variance))
     for text in () if one_answer else told:
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, MisfitWarning, stacklevel=3)
     return replace(rec, misfit_ok=ok, warnings=told)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from inverse_score import solve
+from inverse_score.errors import MisfitWarning
 from inverse_score.posterior.measurement import LinearMeasurement
 from inverse_score.posterior.misfit import complaints, explained, largest_misfit, largest_value
 from inverse_score.testing.half_seen import NOISE, gaussian_prior, measurement, seen_half
@@ -38,7 +39,7 @@ def test_samples_of_the_exact_posterior_pass_and_wrong_noise_is_told_with_its_it
     assert rec.warnings == ()
     # Pixels that no image of this prior has.
     y[1] *= 40
-    with pytest.warns(UserWarning, match="item 1: misfit"):
+    with pytest.warns(MisfitWarning, match="item 1: misfit"):
         rec = solve(y, A, prior, noise_std=NOISE, num_samples=2, method="dps", steps=10)
     assert rec.misfit_ok.tolist()[1] is False
     assert len(rec.warnings) >= 1

@@ -57,7 +57,7 @@ def test_noisy_inpainting_has_the_mean_of_the_exact_posterior():
     x = image(prior)
     mask = (torch.arange(64).reshape(8, 8) % 2).double()
     y = mask * (x + 0.1 * Noise(1, [0])(x[None], 0)[0])
-    rec = recipes.inpainting(prior, mask, noise_std=0.1, budget="accurate")(y, num_samples=64)
+    rec = recipes.inpainting(prior, mask, noise_std=0.1, budget="accurate")(y, num_samples=256)
     from operators import Mask
 
     exact = prior.posterior(y[None], Mask(mask, image_shape=(1, 8, 8)), 0.1)
