@@ -10,7 +10,7 @@ from typing import Any
 from operators.nonlinear import NonlinearOperator
 
 from ..prior import Prior
-from .covariance import spectrum_of
+from .covariance import KEY, spectrum_of
 
 BUDGETS = ("fast", "accurate")
 _TABLE = "auto_methods.json"
@@ -48,6 +48,9 @@ def choose(
     method = entry.pop("method")
     if entry.get("covariance") == "spectrum":
         why += _without_spectrum(prior, operator.in_shape, entry)
+    if entry.get("covariance") == "spectrum" and "eta" in prior.card[KEY]:
+        # What calibrates the samples of this prior goes before what serves toys.
+        entry["sampler_options"] = {**entry["sampler_options"], "eta": prior.card[KEY]["eta"]}
     return method, entry, why
 
 

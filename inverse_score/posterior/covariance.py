@@ -17,6 +17,8 @@ units u:
     images      how many images were measured
     local       where in an image the error is large (posterior.local), for images over 16 pixels;
                 values then are those of the error divided by this local scale s
+    unseen      factor of the variance on people whom the weights have not seen, as those measured
+                are (1 if absent); eta: the walk's that goes with it (posterior.auto)
 
 Between levels log(value) is linear in log(r); below the first level value ~ r^2, above the last
 it stays.
@@ -69,6 +71,9 @@ class ErrorSpectrum:
                 f"values must be levels x channels x bins = {len(self.log_sigma)} x "
                 f"{len(self.directions)} x ...; got {tuple(self.log_values.shape)}"
             )
+        self.unseen = float(card.get("unseen", 1.0))
+        if not (math.isfinite(self.unseen) and self.unseen > 0):
+            raise ValueError(f"unseen of an error spectrum must be positive; got {self.unseen}")
         local = card.get("local")
         self.local = None if local is None else LocalScale(local, self.log_sigma)
 
@@ -91,6 +96,10 @@ class ErrorSpectrum:
         log_c = between(self.log_sigma, self.log_values, ratio) + 2 * below
         log_c = log_c.to(like.dtype).to(like.device)
         return self._on_grid(log_c, (like.shape[-2], like.shape[-1])).exp()
+
+    def of_strangers(self, ratio: float | Tensor, like: Tensor) -> Tensor:
+        """c at noise-to-signal `ratio` of people unlike those measured: `unseen` times `at`."""
+        return self.unseen * self.at(ratio, like)
 
     def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
         if self.card["bins"] == "full":

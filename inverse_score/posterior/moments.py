@@ -95,7 +95,7 @@ class SpectrumMatching(ConditionalPrior):
     ) -> tuple[LinearMeasurement, Map]:
         """The data, and b -> (A^T W A + C^-1)^-1 b with the C that explains y - A x0_hat."""
         data, F = self.measurement_for(x0_hat), self.spectrum
-        c, S = F.at(ratio, x0_hat), F.scale(x0_hat, ratio)
+        c, S = F.of_strangers(ratio, x0_hat), F.scale(x0_hat, ratio)
         square = mean_square(S)
         c, S = inflated(c, S, self.inflation(data, residual, c, square.flatten()))
         scale = (1 + torch.as_tensor(ratio).to(self.variance) ** 2 / self.variance).sqrt()
@@ -105,7 +105,7 @@ class SpectrumMatching(ConditionalPrior):
     def rest(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """N(0, (A^T W A + C^-1)^-1) from a perturbed right-hand side (Papandreou & Yuille 2010)."""
         data, F, ratio = self.measurement_for(x), self.spectrum, self.sde.ratio(t)
-        c, S = F.at(ratio, x), F.scale(x, ratio)
+        c, S = F.of_strangers(ratio, x), F.scale(x, ratio)
         told = F.forward(S * data.white_adjoint(unit_noise(data.y, noise, 0)))
         return self.solve(data, c, S, c.sqrt() * told + noise(x, 0, OTHER), self.tol)
 
