@@ -4,12 +4,19 @@ import math
 import pytest
 import torch
 
-from inverse_score import VESDE, GaussianPrior, Prior, condition, solve
-from inverse_score.posterior import METHODS, ErrorSpectrum, error_spectrum, examine, pixel_variance
+from inverse_score import VESDE, VPSDE, GaussianPrior, Prior, condition, solve
+from inverse_score.posterior import (
+    METHODS,
+    ErrorSpectrum,
+    error_spectrum,
+    examine,
+    pixel_variance,
+    resolve,
+)
 from inverse_score.posterior.covariance import dct, dct_matrix, idct
 from inverse_score.posterior.units import measure
 from inverse_score.randomness import Noise
-from inverse_score.testing.half_seen import gaussian_prior
+from inverse_score.testing.half_seen import gaussian_prior, seen_half
 from operators import Grayscale, Identity, Mask, vstack
 
 moment_matching = METHODS["moment-matching"].condition
@@ -248,6 +255,8 @@ def test_solve_and_condition_take_data_off_every_image_as_noisier_and_say_so_onc
         ("values", [[[1.0]], [[-1.0]]], "finite and not negative"),
         ("sigma", [1.0, 0.1], "positive and increasing"),
         ("sigma", [0.0, 1.0], "positive and increasing"),
+        ("unseen", 0.0, "unseen of an error spectrum must be positive"),
+        ("unseen", float("nan"), "unseen of an error spectrum must be positive"),
     ],
 )
 def test_a_damaged_spectrum_is_refused(key, value, message):
@@ -262,3 +271,34 @@ def test_a_damaged_spectrum_is_refused(key, value, message):
     ErrorSpectrum(card)
     with pytest.raises(ValueError, match=message):
         ErrorSpectrum({**card, key: value})
+
+
+def test_the_step_takes_strangers_for_more_variable_than_those_measured():
+    """c times 4 in closed form: white c on white data moves x0_hat by 4 c / (4 c + noise^2)."""
+    c, like = 0.25, torch.zeros(1, 1, 4, 4)
+    card = {
+        "sigma": [0.5, 1.0], "basis": "dct", "channels": [[1.0]], "bins": "full", "shape": [4, 4],
+        "values": [[[c] * 16]] * 2,
+    }  # fmt: skip
+    plain, wide = ErrorSpectrum(card), ErrorSpectrum({**card, "unseen": 4.0})
+    torch.testing.assert_close(wide.of_strangers(0.5, like), 4 * plain.of_strangers(0.5, like))
+    assert float(wide.mean_square(0.5, like)) == float(plain.mean_square(0.5, like))
+    prior = GaussianPrior(torch.zeros(1, 4, 4), torch.eye(16), VPSDE())
+    y, xt, t = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), prior.sde.time(0.5)
+    found = condition(
+        prior, y, Identity((1, 4, 4)), noise_std=0.5, covariance="spectrum", spectrum=wide, tol=1e-6
+    ).denoise(xt, t)
+    torch.testing.assert_close(found, torch.full_like(found, 1 / (1 + 0.25)), atol=1e-4, rtol=0)
+
+
+def test_the_card_s_eta_goes_before_the_table_s_and_what_is_asked_for_before_both():
+    prior, A = gaussian_prior(), seen_half()
+
+    def eta(**said):
+        return resolve(prior, A, exact=False, method="auto", **said).course.sampler_options["eta"]
+
+    table = eta()
+    prior.card["error_spectrum"] = {**prior.card["error_spectrum"], "eta": 1.25}
+    assert table != 1.25
+    assert eta() == 1.25
+    assert eta(eta=0.5) == 0.5
