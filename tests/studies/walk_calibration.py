@@ -2,8 +2,8 @@
 
 HEADS and BODIES are folders that `inverse-score prepare brain-mri` and `prepare body-ct` filled.
 Only training people are looked at, as they are and with contrasts that nobody has: inverted, and
-the square root. MRI at 4x with 8 simulated coils and their true maps, noise 1 %, 160 x 128; CT of 30
-views, 1e5 counts. A row: PSNR of the mean of 6 samples; the share of the body whose truth lies
+the square root. MRI at 4x with 8 simulated coils and their true maps, noise 1 %, 160 x 128; CT of
+30 views, 1e5 counts. A row: PSNR of the mean of 6 samples; the share of the body whose truth lies
 within their range (71.4 % is right); the mean's error over the samples' std (1 is right).
 """
 
