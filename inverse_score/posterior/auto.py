@@ -57,7 +57,7 @@ def choose(
 def _without_spectrum(prior: Prior, shape: tuple[int, ...], entry: dict[str, Any]) -> str:
     """Falls back to the isotropic covariance where there is no spectrum, and says so."""
     spectrum = spectrum_of(prior)
-    if spectrum is not None and len(shape) == 3 and shape[0] == len(spectrum.directions):
+    if spectrum is not None and spectrum.describes(shape):
         return ""
     entry["covariance"] = "isotropic"
     for key in ("tol", "max_iter"):

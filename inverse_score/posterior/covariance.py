@@ -101,6 +101,10 @@ class ErrorSpectrum:
         """c at noise-to-signal `ratio` of people unlike those measured: `unseen` times `at`."""
         return self.unseen * self.at(ratio, like)
 
+    def describes(self, shape: tuple[int, ...]) -> bool:
+        """Whether events of this shape are its images, (C, H, W) with its channels."""
+        return len(shape) == 3 and shape[0] == len(self.directions)
+
     def _on_grid(self, log_c: Tensor, shape: tuple[int, int]) -> Tensor:
         if self.card["bins"] == "full":
             if list(shape) == list(self.card["shape"]):

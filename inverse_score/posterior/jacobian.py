@@ -10,7 +10,6 @@ v_t I, stands in elsewhere. What this gives is symmetric and positive semidefini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -26,8 +25,8 @@ from .covariance import ratio_of, spectrum_of
 from .measurement import LinearMeasurement
 from .moments import IsotropicError, IsotropicMatching, SpectrumMatching, churned
 from .perturbation import gaussian_rest
+from .preconditioning import Map
 
-Map = Callable[[Tensor], Tensor]
 # A direction of which less than this is new says nothing new.
 _NEW = 1e-5
 # An eigenvalue above minus this share of the largest is rounding; networks' errors are percents.
@@ -55,11 +54,12 @@ class JacobianMatching(ConditionalPrior):
     ):
         super().__init__(prior, data)
         self.tol, self.max_iter = tol, max_iter
-        spectrum, shape = spectrum_of(prior), data.operator.in_shape
-        fits = spectrum is not None and len(shape) == 3 and shape[0] == len(spectrum.directions)
-        self.base: Any = IsotropicMatching(prior, data)
-        if fits:
+        spectrum = spectrum_of(prior)
+        self.base: SpectrumMatching | IsotropicMatching
+        if spectrum is not None and spectrum.describes(data.operator.in_shape):
             self.base = SpectrumMatching(prior, data, spectrum=spectrum, tol=tol)
+        else:
+            self.base = IsotropicMatching(prior, data)
 
     def denoise(self, x: Tensor, t: Time) -> Tensor:
         alpha, sigma, ratio = ratio_of(self, t, x)
